@@ -1,0 +1,52 @@
+# What people and CI run. Needs cargo, a C compiler and make; Redis is installed if there is none.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.PHONY: help run test check audit drill fmt setup
+
+# A released version, so that a check that passed today passes tomorrow. Built once (3 minutes on two
+# cores), kept in target/tools.
+CARGO_DENY_VERSION := 0.20.2
+TOOLS := target/tools
+CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+
+help: ## What can be made
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: setup ## Start tokend with an embedded Redis, on http://127.0.0.1:3000 unless .env says otherwise
+	cargo run --release --locked -- serve
+
+test: setup ## Run all tests, and list those that were skipped
+	@mkdir -p target
+	cargo test --locked --lib --bins --tests --examples 2>&1 | tee target/test-output.txt
+	cargo test --locked --doc 2>&1 | tee -a target/test-output.txt
+	@scripts/skipped-tests.sh target/test-output.txt
+
+check: $(CARGO_DENY) ## All that CI checks: format, lints, documentation, dependencies, tests
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	$(CARGO_DENY) --locked check licenses bans sources
+	$(MAKE) --no-print-directory test
+
+audit: $(CARGO_DENY) ## Look for known vulnerabilities among the dependencies (needs the network)
+	@if $(CARGO_DENY) --locked fetch db; then \
+		$(CARGO_DENY) --locked check --disable-fetch advisories; \
+	else \
+		echo "audit: skipped, the advisory database could not be fetched"; \
+	fi
+
+drill: setup ## Kill, stall and flood real processes, and print the figures (8 minutes)
+	cargo build --release --locked --bins --example drill
+	target/release/examples/drill
+
+fmt: ## Format the code
+	cargo fmt
+
+setup:
+	@scripts/setup.sh
+
+$(CARGO_DENY):
+	cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked \
+		--root $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION) --target-dir $(TOOLS)/build
+	rm -rf $(TOOLS)/build

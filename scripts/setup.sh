@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Makes sure that what tokend and its tests need is on PATH: a redis-server (7.0 or newer) or valkey-server,
+# and, for the tour of the README, curl. The Redis package's own service is not started: tokend and its tests
+# start what they need, on sockets and ports of their own.
+set -euo pipefail
+
+packages=()
+if ! command -v redis-server >/dev/null && ! command -v valkey-server >/dev/null; then
+    packages+=(redis-server)
+fi
+if ! command -v curl >/dev/null; then
+    packages+=(curl)
+fi
+if [ ${#packages[@]} -eq 0 ]; then
+    exit 0
+fi
+if ! command -v apt-get >/dev/null; then
+    echo "Missing: ${packages[*]}, and no apt-get to install them with (Redis 7.0 or newer)." >&2
+    exit 1
+fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null; then
+        echo "Missing: ${packages[*]}. As root, run apt-get install ${packages[*]}" >&2
+        exit 1
+    fi
+    as_root=(sudo)
+fi
+
+# Debian's way to install a package without starting its service: a policy that forbids starts, there
+# for the time of the installation. One that is there already is left alone.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+fi
+
+echo "Installing ${packages[*]}."
+"${as_root[@]}" apt-get update -q </dev/null
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -q --no-install-recommends "${packages[@]}" </dev/null

@@ -1,0 +1,5 @@
+//! tokend hands out scarce tokens, each to at most one holder at a time, and takes them back when the
+//! holder lets go, goes quiet or dies.
+
+pub mod metrics;
+pub mod token;

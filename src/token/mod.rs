@@ -1,0 +1,260 @@
+//! The domain: what a token, a pool, a policy and a lease are, and what each verb can answer.
+//!
+//! **Architecture Invariant:** nothing here does I/O. A value that exists has been validated: every
+//! newtype is made by `parse`, so no handler and no script sees a raw string.
+
+mod outcome;
+mod policy;
+
+pub use outcome::{
+    AssignOutcome, DeleteOutcome, GenerateOutcome, Grant, InspectOutcome, KeepAliveOutcome, Page,
+    PoolCounts, PoolView, PutPoolOutcome, StoreError, TokenView, UnblockOutcome,
+};
+pub use policy::{OnLapse, Policy, PolicyPatch};
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Most bytes of a token's value or a holder's label. Long enough for any URL-safe credential, short
+/// enough that a record stays small.
+pub const VALUE_BYTES_MAX: usize = 256;
+/// Most characters of an `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 128;
+/// Most tokens that one call may add: one script call's worth of work (about 50 ms of Redis).
+pub const TOKENS_PER_CALL_MAX: usize = 10_000;
+/// Most tokens on one page of a listing.
+pub const PAGE_TOKENS_MAX: usize = 1_000;
+/// Longest duration anywhere: 30 days, in milliseconds.
+pub const DURATION_MS_MAX: u64 = 30 * 24 * 3_600 * 1_000;
+/// Shortest duration that is not "none": 1 s. Replicas ask Redis at least twice a second, so no
+/// deadline can meet them unannounced.
+pub const DURATION_MS_MIN: u64 = 1_000;
+/// The pool that `/tokens/*` acts on. The environment decides its policy.
+pub const DEFAULT_POOL: &str = "default";
+
+/// Why a value was refused, in words for the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub String);
+
+fn printable(value: &str, what: &str, bytes_max: usize) -> Result<(), Invalid> {
+    if value.is_empty() || value.len() > bytes_max {
+        return Err(Invalid(format!(
+            "{what} must have 1 to {bytes_max} bytes, not {}",
+            value.len()
+        )));
+    }
+    if value.chars().any(char::is_control) {
+        return Err(Invalid(format!(
+            "{what} must not contain control characters"
+        )));
+    }
+    Ok(())
+}
+
+macro_rules! text_newtype {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The text as the caller gave it.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = Invalid;
+            fn try_from(value: String) -> Result<Self, Invalid> {
+                Self::parse(&value)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> String {
+                value.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_newtype! {
+    /// A pool's name: `[a-z0-9][a-z0-9-]{0,62}`. The flows' own pools start with `_` and so lie
+    /// outside it.
+    PoolName
+}
+text_newtype! {
+    /// A token's value: 1 to [`VALUE_BYTES_MAX`] bytes of UTF-8 without control characters.
+    TokenValue
+}
+text_newtype! {
+    /// A label for who holds a lease: 1 to [`VALUE_BYTES_MAX`] bytes of UTF-8 without control
+    /// characters.
+    Holder
+}
+text_newtype! {
+    /// An `Idempotency-Key`: 1 to [`IDEMPOTENCY_KEY_CHARS_MAX`] printable ASCII characters.
+    IdempotencyKey
+}
+
+impl PoolName {
+    /// # Errors
+    /// When the name is not `[a-z0-9][a-z0-9-]{0,62}`.
+    pub fn parse(value: &str) -> Result<Self, Invalid> {
+        let bytes = value.as_bytes();
+        let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let fits = (1..=63).contains(&bytes.len())
+            && bytes.first().is_some_and(plain)
+            && bytes.iter().all(|b| plain(b) || *b == b'-');
+        if fits {
+            Ok(Self(value.to_owned()))
+        } else {
+            Err(Invalid(
+                "a pool's name has 1 to 63 characters of a-z, 0-9 and -, and does not start with -"
+                    .to_owned(),
+            ))
+        }
+    }
+
+    /// The pool that `/tokens/*` acts on.
+    #[must_use]
+    pub fn default_pool() -> Self {
+        Self(DEFAULT_POOL.to_owned())
+    }
+
+    /// Whether this is the pool whose policy the environment decides.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        self.0 == DEFAULT_POOL
+    }
+}
+
+impl TokenValue {
+    /// # Errors
+    /// When the value is empty, too long, or has control characters.
+    pub fn parse(value: &str) -> Result<Self, Invalid> {
+        printable(value, "a token", VALUE_BYTES_MAX)?;
+        Ok(Self(value.to_owned()))
+    }
+
+    /// A new UUIDv4, 122 random bits.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::new_v4().to_string())
+    }
+}
+
+impl Holder {
+    /// # Errors
+    /// When the label is empty, too long, or has control characters.
+    pub fn parse(value: &str) -> Result<Self, Invalid> {
+        printable(value, "a holder", VALUE_BYTES_MAX)?;
+        Ok(Self(value.to_owned()))
+    }
+}
+
+impl IdempotencyKey {
+    /// # Errors
+    /// When the key is empty, too long, or not printable ASCII.
+    pub fn parse(value: &str) -> Result<Self, Invalid> {
+        let fits = (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&value.len())
+            && value.bytes().all(|b| (0x20..=0x7e).contains(&b));
+        if fits {
+            Ok(Self(value.to_owned()))
+        } else {
+            Err(Invalid(format!(
+                "an Idempotency-Key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters"
+            )))
+        }
+    }
+}
+
+/// The number of a grant. Strictly increases with every grant of a partition and is never granted
+/// twice; at least 1. At most 2^53, so that every JSON reader keeps it exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Fence(u64);
+
+impl Fence {
+    /// Largest fence: 2^53, beyond which doubles (Lua, JavaScript) are not exact.
+    pub const MAX: u64 = 1 << 53;
+
+    /// # Errors
+    /// When the number is 0 or above [`Fence::MAX`].
+    pub fn parse(value: u64) -> Result<Self, Invalid> {
+        if (1..=Self::MAX).contains(&value) {
+            Ok(Self(value))
+        } else {
+            Err(Invalid(format!(
+                "a fence is a whole number from 1 to {}",
+                Self::MAX
+            )))
+        }
+    }
+
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// A lease's or a limit's length in whole milliseconds, [`DURATION_MS_MIN`] to [`DURATION_MS_MAX`].
+///
+/// # Errors
+/// When the seconds are not finite or out of range.
+pub fn duration_ms(seconds: f64) -> Result<u64, Invalid> {
+    let ms = (seconds * 1_000.0).round();
+    let range = DURATION_MS_MIN as f64..=DURATION_MS_MAX as f64;
+    if seconds.is_finite() && range.contains(&ms) {
+        // In range, so neither truncated nor negative.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        Ok(ms as u64)
+    } else {
+        Err(Invalid("must be 1 to 2592000 seconds (30 days)".to_owned()))
+    }
+}
+
+/// Where a token that is not absent stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Assignable.
+    Free,
+    /// Granted to one holder until its deadline.
+    Held,
+    /// Back from a holder, not yet assignable.
+    Cooling,
+}
+
+impl State {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Held => "held",
+            Self::Cooling => "cooling",
+        }
+    }
+
+    /// # Errors
+    /// When the text is none of `free`, `held`, `cooling`.
+    pub fn parse(value: &str) -> Result<Self, Invalid> {
+        match value {
+            "free" => Ok(Self::Free),
+            "held" => Ok(Self::Held),
+            "cooling" => Ok(Self::Cooling),
+            _ => Err(Invalid("must be free, held or cooling".to_owned())),
+        }
+    }
+}
