@@ -2,4 +2,5 @@
 //! holder lets go, goes quiet or dies.
 
 pub mod metrics;
+pub mod store;
 pub mod token;

@@ -1,0 +1,296 @@
+-- prelude: what every script shares. It is put behind the first line of each when the service starts.
+--
+-- A call is one unit of work: tokens are read into `p.tokens` and settled, the script changes them there,
+-- and `flush` writes what changed, in bulk. So a script that fails before `flush` has written nothing.
+
+local FREE, HELD, COOLING = 1, 2, 3
+local STATES = {'free', 'held', 'cooling'}
+local TICK_MS = 100        -- width of a wheel bucket
+local FINE_MS = 60000      -- a deadline further away than this waits in a bucket of a whole minute
+local CALL_ARGS_MAX = 1000 -- arguments to one command: well under Lua's stack of 8,000
+local IDEM_WINDOW_S = 600  -- an idempotency key is found for at least this long
+local RECORD = '>BI7I6I5I6' -- state, fence, deadline ms, due tick, since ms; then the holder's label
+
+local PREFIX = KEYS[1]
+local TURNS, ALARM = PREFIX .. ':turns', PREFIX .. ':alarm'
+local time = redis.call('TIME')
+local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local now = math.floor(now_us / 1000)
+
+local pools = {}        -- name → pool, each read once per call
+local rung = false      -- whether the wheel changed, so that the alarm may have to move
+
+-- Whole numbers keep their digits (Lua prints 14 by itself; a fence has 16).
+local function int(number) return string.format('%.0f', number) end
+
+local function bulk(command, key, args)
+  for first = 1, #args, CALL_ARGS_MAX do
+    redis.call(command, key, unpack(args, first, math.min(first + CALL_ARGS_MAX - 1, #args)))
+  end
+end
+
+-- The shard of a pool that lies in this partition. `live` is false where it was never made, or is deleted.
+local function pool(name)
+  local p = pools[name]
+  if p then return p end
+  local key = PREFIX .. ':pool:' .. name
+  local f = redis.call('HMGET', key, 'generation', 'version', 'lifetime', 'idle_limit', 'cooldown',
+    'max_tokens', 'max_hold', 'on_lapse', 'gone')
+  p = {
+    name = name, key = key, live = f[1] and not f[9],
+    generation = tonumber(f[1] or 0), version = tonumber(f[2] or 0),
+    lifetime = tonumber(f[3] or 0), idle_limit = tonumber(f[4] or 0), cooldown = tonumber(f[5] or 0),
+    max_tokens = tonumber(f[6] or 0), max_hold = tonumber(f[7] or 0), on_lapse = f[8],
+    records = PREFIX .. ':records:' .. name, free = PREFIX .. ':free:' .. name,
+    ticks = PREFIX .. ':ticks:' .. name, due = PREFIX .. ':due:' .. name .. ':',
+    tokens = {}, dirty = {}, settled = {},
+  }
+  pools[name] = p
+  return p
+end
+
+-- The pool that a caller means: nil if this shard does not know that generation, or only an older policy.
+local function pool_for(name, generation, version)
+  local p = pool(name)
+  if p.live and p.generation == tonumber(generation) and p.version >= tonumber(version) then return p end
+  return nil
+end
+
+local function touch(p, token, t)
+  if not t.dirty then
+    t.dirty = true
+    p.dirty[#p.dirty + 1] = token
+  end
+end
+
+local function become_free(p, t, since)
+  t.state, t.since, t.holder = FREE, since, ''
+  t.deadline = p.idle_limit > 0 and since + p.idle_limit or 0
+end
+
+-- A token leaves its holder: it cools, or is free at once.
+local function release(p, t, since)
+  if p.cooldown == 0 then return become_free(p, t, since) end
+  t.state, t.since, t.holder, t.deadline = COOLING, since, '', since + p.cooldown
+end
+
+local function become_absent(t)
+  t.state, t.fence, t.deadline, t.since, t.holder = nil, 0, 0, 0, ''
+end
+
+local function note(p, kind, deadline)
+  local lags = p.settled[kind]
+  if not lags then lags = {} p.settled[kind] = lags end
+  lags[#lags + 1] = now - deadline
+end
+
+-- Settle: a deadline that has passed has happened. Chains from deadlines, not from the time of the sweep.
+local function settle(p, token, t)
+  while t.state and t.deadline > 0 and t.deadline <= now do
+    local passed = t.deadline
+    touch(p, token, t)
+    if t.state == HELD then
+      note(p, 'lapsed', passed)
+      if p.on_lapse == 'delete' then become_absent(t) else release(p, t, passed) end
+    elseif t.state == COOLING then
+      note(p, 'cooled', passed)
+      become_free(p, t, passed)
+    elseif p.idle_limit == 0 then
+      t.deadline = 0 -- the limit was lifted meanwhile
+    elseif t.since + p.idle_limit > now then
+      t.deadline = t.since + p.idle_limit -- the limit was raised meanwhile
+    else
+      note(p, 'idle', passed)
+      become_absent(t)
+    end
+  end
+end
+
+local function unpack_record(packed)
+  if not packed then return {fence = 0, deadline = 0, due = 0, since = 0, holder = ''} end
+  local state, fence, deadline, due, since, rest = struct.unpack(RECORD, packed)
+  return {
+    state = state, stored = state, fence = fence, deadline = deadline, due = due, since = since,
+    holder = string.sub(packed, rest),
+  }
+end
+
+-- Reads tokens that this call has not read yet, and settles them.
+local function fetch(p, tokens)
+  local missing = {}
+  for _, token in ipairs(tokens) do
+    if p.tokens[token] == nil then
+      p.tokens[token] = false
+      missing[#missing + 1] = token
+    end
+  end
+  for first = 1, #missing, CALL_ARGS_MAX do
+    local last = math.min(first + CALL_ARGS_MAX - 1, #missing)
+    local packed = redis.call('HMGET', p.records, unpack(missing, first, last))
+    for i = 1, #packed do
+      local token = missing[first + i - 1]
+      p.tokens[token] = unpack_record(packed[i])
+      settle(p, token, p.tokens[token])
+    end
+  end
+end
+
+-- One token as it stands now; its `state` is nil if it is absent.
+local function get(p, token)
+  fetch(p, {token})
+  return p.tokens[token]
+end
+
+local function list_at(map, tick)
+  local list = map[tick]
+  if not list then list = {} map[tick] = list end
+  return list
+end
+
+-- Puts a token's deadline on the wheel. An entry that comes up no later than the deadline is left where it
+-- is: the sweep that meets it moves it on, so a keep-alive or a new lease touches only the record.
+local function place(token, t, enter, leave)
+  if t.deadline == 0 then return end
+  local tick = math.ceil(t.deadline / TICK_MS)
+  if t.deadline - now > FINE_MS then
+    tick = math.floor(t.deadline / FINE_MS) * (FINE_MS / TICK_MS)
+  end
+  if t.due > 0 and t.due <= tick then return end
+  if t.due > 0 then table.insert(list_at(leave, t.due), token) end
+  table.insert(list_at(enter, tick), token)
+  t.due = tick
+end
+
+local function flush_wheel(p, enter, leave)
+  for tick, tokens in pairs(leave) do bulk('SREM', p.due .. int(tick), tokens) end
+  local index, lowest = {}, nil
+  for tick, tokens in pairs(enter) do
+    bulk('SADD', p.due .. int(tick), tokens)
+    index[#index + 1], index[#index + 2] = int(tick), int(tick)
+    if not lowest or tick < lowest then lowest = tick end
+  end
+  if lowest then
+    bulk('ZADD', p.ticks, index)
+    redis.call('ZADD', TURNS, 'LT', int(lowest), p.name)
+    rung = true
+  end
+end
+
+-- Writes what this call changed in one pool.
+local function flush_pool(p)
+  if #p.dirty == 0 then return end
+  local hset, hdel, sadd, srem, enter, leave = {}, {}, {}, {}, {}, {}
+  local held = 0
+  for _, token in ipairs(p.dirty) do
+    local t = p.tokens[token]
+    local was, is = t.stored, t.state
+    if is == FREE and (was ~= FREE or t.popped) then
+      sadd[#sadd + 1] = token
+    elseif was == FREE and is ~= FREE and not t.popped then
+      srem[#srem + 1] = token
+    end
+    if was == HELD then held = held - 1 end
+    if is == HELD then held = held + 1 end
+    if is then
+      place(token, t, enter, leave)
+      hset[#hset + 1] = token
+      hset[#hset + 1] = struct.pack(RECORD, is, t.fence, t.deadline, t.due, t.since) .. t.holder
+    elseif was then
+      hdel[#hdel + 1] = token
+      if t.due > 0 then table.insert(list_at(leave, t.due), token) end
+      t.due = 0
+    end
+    t.stored, t.popped, t.dirty = is, false, false
+  end
+  p.dirty = {}
+  bulk('HSET', p.records, hset)
+  bulk('HDEL', p.records, hdel)
+  bulk('SREM', p.free, srem)
+  bulk('SADD', p.free, sadd)
+  if held ~= 0 then redis.call('HINCRBY', p.key, 'held', held) end
+  flush_wheel(p, enter, leave)
+end
+
+-- Sets the alarm to the partition's next turn. Returns when that is (ms), 0 if nothing is pending.
+-- Reading an alarm whose time has come makes Redis expire it, which rings for every replica.
+local function ring()
+  local first = redis.call('ZRANGE', TURNS, 0, 0, 'WITHSCORES')
+  if not first[1] then return 0 end
+  local turn = math.ceil(tonumber(first[2]) * TICK_MS)
+  local at = math.max(turn, now + TICK_MS) -- behind schedule: ring soon, not without pause
+  local set = tonumber(redis.call('GET', ALARM) or nil)
+  if not set or set > at then redis.call('SET', ALARM, int(at), 'PXAT', int(at)) end
+  return turn
+end
+
+-- Settles what is due in one pool, at most `budget` entries. Returns how many, and whether more are due.
+local function sweep_pool(p, budget)
+  local swept, tick = 0, nil
+  while true do
+    tick = tonumber(redis.call('ZRANGE', p.ticks, 0, 0)[1])
+    if not tick or tick * TICK_MS > now or swept >= budget then break end
+    local ask = math.min(budget - swept, CALL_ARGS_MAX)
+    local tokens = redis.call('SPOP', p.due .. int(tick), ask)
+    if #tokens < ask then redis.call('ZREM', p.ticks, int(tick)) end
+    fetch(p, tokens)
+    for _, token in ipairs(tokens) do
+      local t = p.tokens[token]
+      if t.stored and t.due == tick then -- else the entry is stale
+        t.due = 0
+        touch(p, token, t)
+      end
+    end
+    flush_pool(p)
+    swept = swept + math.max(#tokens, 1)
+  end
+  local more = tick and tick * TICK_MS <= now
+  if not tick then
+    redis.call('ZREM', TURNS, p.name)
+  else -- a pool that has more due goes behind the others that are
+    redis.call('ZADD', TURNS, more and now_us / (TICK_MS * 1000) or int(tick), p.name)
+  end
+  rung = true
+  return swept, more
+end
+
+-- Unlinks what a pool has in this partition, a bounded number of keys at a time. Returns whether that was all.
+local function drop_pool(p)
+  redis.call('UNLINK', p.free, p.records)
+  local window = math.floor(now / 1000 / IDEM_WINDOW_S)
+  for w = window - 1, window do redis.call('UNLINK', PREFIX .. ':idem:' .. int(w) .. ':' .. p.name) end
+  local keys = redis.call('ZRANGE', p.ticks, 0, CALL_ARGS_MAX - 1)
+  for i, tick in ipairs(keys) do keys[i] = p.due .. tick end
+  if #keys > 0 then
+    redis.call('UNLINK', unpack(keys))
+    redis.call('ZREMRANGEBYRANK', p.ticks, 0, CALL_ARGS_MAX - 1)
+  end
+  redis.call('ZREM', TURNS, p.name)
+  return redis.call('EXISTS', p.ticks) == 0
+end
+
+-- What an idempotency key was answered with: fingerprint and answer, or nil.
+local function recall(p, verb, key)
+  local window = math.floor(now / 1000 / IDEM_WINDOW_S)
+  for w = window, window - 1, -1 do
+    local kept = redis.call('HGET', PREFIX .. ':idem:' .. int(w) .. ':' .. p.name, verb .. ':' .. key)
+    if kept then return string.match(kept, '^(%S*) (.*)$') end
+  end
+  return nil
+end
+
+local function remember(p, verb, key, fingerprint, answer)
+  local window = PREFIX .. ':idem:' .. int(math.floor(now / 1000 / IDEM_WINDOW_S)) .. ':' .. p.name
+  redis.call('HSET', window, verb .. ':' .. key, fingerprint .. ' ' .. answer)
+  redis.call('EXPIRE', window, 2 * IDEM_WINDOW_S, 'NX')
+end
+
+-- Writes everything, and answers: Redis's clock, what was settled on the way, one reply per item, the next turn.
+local function finish(replies)
+  local settled, turn = {}, 0
+  for name, p in pairs(pools) do
+    flush_pool(p)
+    for kind, lags in pairs(p.settled) do settled[#settled + 1] = {name, kind, lags} end
+  end
+  if rung then turn = ring() end
+  return {now, settled, replies, turn}
+end

@@ -1,0 +1,147 @@
+//! `assign`: grant a free token. See `lua/assign.lua`.
+
+use std::sync::Weak;
+
+use fred::types::Value;
+use tracing::debug;
+
+use super::Inner;
+use super::batch::{Done, Verb};
+use super::fingerprint::fingerprint;
+use super::reply::Reply;
+use super::shard::{Shard, number_or_zero, text_or_empty};
+use super::unblock::Unblock;
+use crate::token::{AssignOutcome, Grant, Holder, IdempotencyKey, StoreError, TokenValue};
+
+/// Which token, for whom and for how long.
+#[derive(Debug, Clone, Default)]
+pub struct AssignRequest {
+    pub holder: Option<Holder>,
+    /// Instead of the pool's lifetime; 1 s to 30 d.
+    pub lifetime_ms: Option<u64>,
+    /// This very token, or any.
+    pub token: Option<TokenValue>,
+    pub key: Option<IdempotencyKey>,
+}
+
+/// A grant that nobody has been told of yet. Dropped without [`Offer::accept`], one made without an
+/// idempotency key is given back at once by its fence, straight to free (invariant 9): its request was
+/// abandoned while the call was under way. One with a key waits for its retry.
+pub struct Offer {
+    grant: Option<Grant>,
+    shard: Shard,
+    keyed: bool,
+    store: Weak<Inner>,
+}
+
+impl Offer {
+    /// Takes the grant: from here on the caller is its holder.
+    ///
+    /// # Panics
+    /// Never: an offer holds its grant until it is taken, and taking it ends it.
+    #[must_use]
+    pub fn accept(mut self) -> Grant {
+        self.grant.take().expect("an offer holds a grant")
+    }
+}
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        let Some(grant) = self.grant.take() else {
+            return;
+        };
+        let Some(store) = self.store.upgrade().filter(|_| !self.keyed) else {
+            return;
+        };
+        let item = Unblock::give_back(self.shard.clone(), grant.token, grant.fence);
+        let partition = self.shard.partition;
+        // If even this can't be sent, the lease lapses at its deadline.
+        store.runtime.clone().spawn(async move {
+            match store.batchers.unblock[partition].submit(item).await {
+                Ok(Done::Outcome(_)) => debug!("gave back a grant that nobody waited for"),
+                Ok(Done::Stale | Done::Again) | Err(_) => {
+                    debug!("a grant that nobody waited for lapses at its deadline");
+                }
+            }
+        });
+    }
+}
+
+pub(super) struct Assign {
+    shard: Shard,
+    request: AssignRequest,
+    store: Weak<Inner>,
+}
+
+impl Assign {
+    pub fn new(shard: Shard, request: &AssignRequest, store: Weak<Inner>) -> Self {
+        Self {
+            shard,
+            request: request.clone(),
+            store,
+        }
+    }
+}
+
+impl Verb for Assign {
+    type Outcome = AssignOutcome<Offer>;
+    const NAME: &'static str = "assign";
+
+    fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    fn encode(&self, args: &mut Vec<Value>) {
+        let request = &self.request;
+        let holder = request.holder.as_ref().map(Holder::as_str);
+        let token = request.token.as_ref().map(TokenValue::as_str);
+        let lifetime = request.lifetime_ms.map(|ms| ms.to_string());
+        args.push(text_or_empty(
+            request.key.as_ref().map(IdempotencyKey::as_str),
+        ));
+        args.push(match &request.key {
+            None => "".into(),
+            Some(_) => {
+                fingerprint([holder, lifetime.as_deref(), token].map(Option::unwrap_or_default))
+                    .into()
+            }
+        });
+        args.push(text_or_empty(holder));
+        args.push(number_or_zero(request.lifetime_ms));
+        args.push(text_or_empty(token));
+    }
+
+    fn decode(&self, mut reply: Reply, now_ms: u64) -> Result<Self::Outcome, StoreError> {
+        match reply.tag.as_str() {
+            "granted" => {
+                let token = reply.token()?;
+                let fence = reply.fence()?;
+                let expires_at_ms = reply.int()?;
+                let grant = Grant {
+                    token,
+                    fence,
+                    expires_at_ms,
+                    expires_in_ms: expires_at_ms.saturating_sub(now_ms),
+                    holder: reply.holder()?,
+                };
+                Ok(AssignOutcome::Granted(Offer {
+                    grant: Some(grant),
+                    shard: self.shard.clone(),
+                    keyed: self.request.key.is_some(),
+                    store: self.store.clone(),
+                }))
+            }
+            "empty" => Ok(AssignOutcome::Empty {
+                retry_after_ms: reply.int_or_none()?.map(|at| at.saturating_sub(now_ms)),
+            }),
+            "not_free" => Ok(AssignOutcome::NotFree {
+                state: reply.state()?,
+                retry_after_ms: reply.int()?.saturating_sub(now_ms),
+            }),
+            "absent" => Ok(AssignOutcome::TokenNotFound),
+            "lease_lost" => Ok(AssignOutcome::LeaseLost),
+            "mismatch" => Ok(AssignOutcome::IdempotencyMismatch),
+            _ => reply.unknown(),
+        }
+    }
+}

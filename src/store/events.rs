@@ -1,0 +1,108 @@
+//! The doorbell: Redis tells every replica when a partition's alarm key expires.
+//!
+//! An event is a hint and never the truth: Redis sends it when it happens to delete the key, only to who
+//! is connected. The timer in `sweep.rs` does without it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use fred::clients::SubscriberClient;
+use fred::interfaces::{ClientLike, ConfigInterface, EventInterface, PubsubInterface};
+use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
+use tracing::{debug, info, warn};
+
+use super::Inner;
+
+/// Where the rings are heard.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Channels {
+    /// One channel per alarm key: nobody else's expiries reach us.
+    Alarms,
+    /// Every expired key of the database, where only those events can be had.
+    Everything,
+}
+
+/// Makes sure that Redis sends events of expired keys: `K`, events by key, and `x`, expired ones. Adds to
+/// the flags that are set, which others may rely on. Done on each new connection, for a restarted Redis
+/// has forgotten what CONFIG SET said.
+async fn turn_on(client: &SubscriberClient) -> Channels {
+    const SETTING: &str = "notify-keyspace-events";
+    let flags: Result<HashMap<String, String>, _> = client.config_get(SETTING).await;
+    let flags = match flags {
+        Ok(flags) => flags.get(SETTING).cloned().unwrap_or_default(),
+        Err(error) => {
+            info!(%error, "CONFIG is refused: unless {SETTING} has Kx or Ex, replicas run on their timers");
+            return Channels::Everything;
+        }
+    };
+    let expired = flags.contains('x') || flags.contains('A');
+    if flags.contains('K') && expired {
+        return Channels::Alarms;
+    }
+    match client.config_set(SETTING, format!("{flags}Kx")).await {
+        Ok(()) => {
+            debug!(before = flags, "turned on {SETTING} Kx");
+            Channels::Alarms
+        }
+        Err(error) => {
+            info!(%error, flags, "CONFIG SET {SETTING} is refused: without Kx or Ex, replicas run on their timers");
+            Channels::Everything
+        }
+    }
+}
+
+/// Listens for ever, and rings a partition's bell when its alarm expires. Subscribes again on every new
+/// connection.
+pub(super) fn listen(inner: &Arc<Inner>, subscriber: &SubscriberClient, bells: Vec<Arc<Notify>>) {
+    let alarms = inner.keys.partitions.iter().map(|p| p.alarm.clone());
+    let by_alarm: HashMap<_, _> = alarms.zip(bells).collect();
+    subscribe_on_connection(inner.clone(), subscriber.clone());
+    // This channel never reports a lag that matters: bells keep one ring each, however many are missed.
+    let mut events = subscriber.keyspace_event_rx();
+    let inner = inner.clone();
+    tokio::spawn(async move {
+        while !inner.redis.stopping() {
+            match events.recv().await {
+                Ok(event) if event.operation == "expired" => {
+                    let key = event.key.as_str().unwrap_or_default();
+                    if let Some(bell) = by_alarm.get(key) {
+                        bell.notify_one();
+                    }
+                }
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    });
+}
+
+fn subscribe_on_connection(inner: Arc<Inner>, subscriber: SubscriberClient) {
+    let mut connections = subscriber.reconnect_rx();
+    tokio::spawn(async move {
+        if subscriber.is_connected() {
+            subscribe(&inner, &subscriber).await;
+        }
+        while !inner.redis.stopping() {
+            match connections.recv().await {
+                Ok(_) | Err(RecvError::Lagged(_)) => subscribe(&inner, &subscriber).await,
+                Err(RecvError::Closed) => return,
+            }
+        }
+    });
+}
+
+async fn subscribe(inner: &Inner, subscriber: &SubscriberClient) {
+    let database = inner.redis.database();
+    let channels = match turn_on(subscriber).await {
+        Channels::Alarms => {
+            let partitions = inner.keys.partitions.iter();
+            let channel = |alarm: &str| format!("__keyspace@{database}__:{alarm}");
+            partitions.map(|p| channel(&p.alarm)).collect()
+        }
+        Channels::Everything => vec![format!("__keyevent@{database}__:expired")],
+    };
+    if let Err(error) = subscriber.subscribe(channels).await {
+        warn!(%error, "can't subscribe to expiry events: this replica runs on its timer meanwhile");
+    }
+}

@@ -1,0 +1,104 @@
+//! Every key name. Nothing else forms one (the scripts append to the prefix that they are given).
+//!
+//! A name is `<prefix>:<schema>:{<tag>}:<what>`; the braces make the tag alone decide the slot, so all
+//! that lies in one partition lies in one slot. See `docs/KEYS.md`.
+
+use fred::util::redis_keyslot;
+
+/// Version of the key schema. Another number is another data set.
+const SCHEMA: u32 = 1;
+/// Slots of a Redis Cluster.
+const SLOTS: u32 = 16_384;
+
+/// The names of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Partition {
+    /// Before each key of the partition. Never exists itself.
+    pub prefix: String,
+    /// Never exists; declared with `prefix` by each call, so that a Redis that is moving the slot
+    /// answers ASK or TRYAGAIN before the script starts, never in its middle.
+    pub guard: String,
+    /// The doorbell: expires when something falls due.
+    pub alarm: String,
+}
+
+/// The names of one data set.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    pub partitions: Vec<Partition>,
+    /// HASH: pool → entry. Outside every partition.
+    pub registry: String,
+    /// HASH: what all replicas must agree on.
+    pub layout: String,
+}
+
+impl Keys {
+    pub fn new(prefix: &str, partitions: u32) -> Self {
+        let root = format!("{prefix}:{SCHEMA}");
+        let partitions = (0..partitions)
+            .map(|index| {
+                let prefix = format!("{root}:{{{}}}", tag(index, partitions));
+                Partition {
+                    guard: format!("{prefix}:guard"),
+                    alarm: format!("{prefix}:alarm"),
+                    prefix,
+                }
+            })
+            .collect();
+        Self {
+            partitions,
+            registry: format!("{root}:pools"),
+            layout: format!("{root}:layout"),
+        }
+    }
+
+    /// The partition of a pool of one shard: stable for all time, for it says where the data lies.
+    pub fn partition_of(&self, pool: &str) -> usize {
+        usize::from(redis_keyslot(pool.as_bytes())) % self.partitions.len()
+    }
+}
+
+/// The first of `p3.0`, `p3.1`, … whose slot lies within an eighth of the partition's even share of the
+/// slots, around its middle. Plain `p0` … `p15` would fall 4, 5 and 7 on three primaries.
+fn tag(index: u32, partitions: u32) -> String {
+    let middle = (2 * index + 1) * SLOTS / (2 * partitions);
+    let slack = (SLOTS / partitions / 8).max(8);
+    (0u32..)
+        .map(|salt| format!("p{index}.{salt}"))
+        .find(|tag| u32::from(redis_keyslot(tag.as_bytes())).abs_diff(middle) <= slack)
+        .expect("CRC16 reaches every slot")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_never_change() {
+        let keys = Keys::new("tokend", 16);
+        assert_eq!(keys.registry, "tokend:1:pools");
+        assert_eq!(keys.layout, "tokend:1:layout");
+        let third = &keys.partitions[3];
+        assert_eq!(third.prefix, "tokend:1:{p3.37}");
+        assert_eq!(third.guard, "tokend:1:{p3.37}:guard");
+        assert_eq!(third.alarm, "tokend:1:{p3.37}:alarm");
+        assert_eq!(keys.partition_of("default"), 1);
+        assert_eq!(keys.partition_of("licence-seats"), 1);
+    }
+
+    #[test]
+    fn partitions_are_spread_evenly_over_the_slots() {
+        for partitions in [1, 3, 16, 100, 1024] {
+            let keys = Keys::new("t", partitions);
+            let share = SLOTS / partitions;
+            for (index, partition) in keys.partitions.iter().enumerate() {
+                let slot = u32::from(redis_keyslot(partition.prefix.as_bytes()));
+                let start = u32::try_from(index).unwrap() * SLOTS / partitions;
+                assert!(
+                    slot + share >= start && slot <= start + share + 8,
+                    "partition {index} of {partitions} lies in slot {slot}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! The store: all state, in Redis, reached only through atomic scripts.
+//!
+//! Reading order: [`Store`] here is what handlers call; `assign.rs` (and its siblings, one per verb) binds
+//! one script; `batch.rs` groups what is called at once; `redis.rs` calls; `sweep.rs` and `events.rs` take
+//! back what has lapsed; `registry.rs` knows the pools; `keys.rs` names the keys.
+//!
+//! **Architecture Invariant:** nothing here names actix, and nothing outside names fred, Lua or a key.
+//! There is one store: no trait with one implementation, no mock.
+
+mod assign;
+mod batch;
+mod count;
+mod delete;
+mod drop_pool;
+mod events;
+mod fingerprint;
+mod generate;
+mod inspect;
+mod keep_alive;
+mod keys;
+mod layout;
+mod list;
+mod redis;
+mod register;
+mod registry;
+mod reply;
+mod script;
+mod set_pool;
+mod shard;
+mod start;
+mod sweep;
+mod unblock;
+
+pub use assign::{AssignRequest, Offer};
+pub use generate::{GenerateRequest, NewTokens};
+pub use start::{StartError, StoreConfig};
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use fred::interfaces::ClientLike;
+use tokio::runtime::Handle;
+
+use self::assign::Assign;
+use self::batch::{Batcher, Done, Verb};
+use self::delete::Delete;
+use self::generate::Generate;
+use self::inspect::Inspect;
+use self::keep_alive::KeepAlive;
+use self::keys::Keys;
+use self::redis::Redis;
+use self::register::Entry;
+use self::registry::{Put, Registry};
+use self::reply::Answer;
+use self::script::{Script, Scripts};
+use self::shard::Shard;
+use self::unblock::Unblock;
+use crate::metrics::Metrics;
+use crate::token::{
+    AssignOutcome, DeleteOutcome, Fence, GenerateOutcome, InspectOutcome, Invalid,
+    KeepAliveOutcome, Page, PolicyPatch, PoolCounts, PoolName, PoolView, PutPoolOutcome, State,
+    StoreError, TokenValue, UnblockOutcome,
+};
+
+/// Longest that a verb goes on when its calls say `stale` or `again`. A call's own limits come on top,
+/// so an answer takes less than 2 s.
+const ROUNDS_MS_MAX: u64 = 500;
+/// Longest that `/readyz` and the gauges wait for Redis.
+const PROBE_MS_MAX: u64 = 1_000;
+
+/// One replica's way to Redis. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+/// Per verb, a batcher for each partition.
+struct Batchers {
+    assign: Vec<Arc<Batcher<Assign>>>,
+    delete: Vec<Arc<Batcher<Delete>>>,
+    generate: Vec<Arc<Batcher<Generate>>>,
+    inspect: Vec<Arc<Batcher<Inspect>>>,
+    keep_alive: Vec<Arc<Batcher<KeepAlive>>>,
+    unblock: Vec<Arc<Batcher<Unblock>>>,
+}
+
+struct Inner {
+    config: StoreConfig,
+    keys: Keys,
+    scripts: Scripts,
+    redis: Arc<Redis>,
+    registry: Registry,
+    batchers: Batchers,
+    metrics: Arc<Metrics>,
+    /// Scripts loaded, layout agreed, `default` there: on this connection.
+    prepared: AtomicBool,
+    runtime: Handle,
+}
+
+/// What `/readyz` tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readiness {
+    /// Redis answers.
+    pub redis: bool,
+    /// Scripts are loaded and the layout agrees.
+    pub scripts: bool,
+}
+
+impl Inner {
+    fn prepared(&self) -> bool {
+        self.prepared.load(Ordering::Acquire)
+    }
+
+    fn shard(&self, pool: &PoolName, entry: &Entry) -> Shard {
+        Shard {
+            pool: pool.clone(),
+            partition: self.keys.partition_of(pool.as_str()),
+            generation: entry.generation,
+            version: entry.version,
+        }
+    }
+
+    async fn call(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        args: Vec<fred::types::Value>,
+    ) -> Result<Answer, StoreError> {
+        if !self.redis.connected_within(self.patience()).await {
+            return Err(StoreError::Unavailable("not connected to Redis".to_owned()));
+        }
+        self.redis.call(script, keys, args).await
+    }
+
+    /// Calls a script outside the batchers.
+    async fn call_partition(
+        &self,
+        script: &Script,
+        partition: usize,
+        args: Vec<fred::types::Value>,
+    ) -> Result<Answer, StoreError> {
+        let partition = &self.keys.partitions[partition];
+        let keys = vec![partition.prefix.clone(), partition.guard.clone()];
+        self.call(script, keys, args).await
+    }
+
+    /// A plain read of Redis.
+    async fn read<T>(
+        &self,
+        command: impl Future<Output = Result<T, fred::error::Error>>,
+    ) -> Result<T, StoreError> {
+        if !self.redis.connected_within(self.patience()).await {
+            return Err(StoreError::Unavailable("not connected to Redis".to_owned()));
+        }
+        command
+            .await
+            .map_err(|error| StoreError::Unavailable(format!("read: {error}")))
+    }
+
+    /// Waits until this connection has been prepared: before that the layout may be another one.
+    async fn ready(&self) -> Result<(), StoreError> {
+        let until = Instant::now() + self.patience();
+        while !self.prepared() {
+            if Instant::now() >= until {
+                return Err(StoreError::Unavailable("not connected to Redis".to_owned()));
+            }
+            tokio::time::sleep(Duration::from_millis(redis::CONNECTED_POLL_MS)).await;
+        }
+        Ok(())
+    }
+
+    /// How long to wait for a connection that is away.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(batch::QUEUE_MS_MAX)
+    }
+
+    /// Sends an item to its pool's shard until the answer is one. `None`: no such pool.
+    async fn run<V: Verb>(
+        &self,
+        pool: &PoolName,
+        batchers: &[Arc<Batcher<V>>],
+        item: impl Fn(Shard) -> V,
+    ) -> Result<Option<V::Outcome>, StoreError> {
+        self.ready().await?;
+        let until = Instant::now() + Duration::from_millis(ROUNDS_MS_MAX);
+        let mut shard = self.registry.shard(self, pool).await?;
+        while let Some(at) = shard {
+            let partition = at.partition;
+            match batchers[partition].submit(item(at.clone())).await? {
+                Done::Outcome(outcome) => return Ok(Some(outcome)),
+                Done::Again => shard = Some(at),
+                Done::Stale => {
+                    let entry = self.registry.refresh(self, pool).await?;
+                    shard = entry.map(|entry| self.shard(pool, &entry));
+                }
+            }
+            if Instant::now() >= until {
+                let told = format!("{}: still more to settle first", V::NAME);
+                return Err(StoreError::Unavailable(told));
+            }
+        }
+        Ok(None)
+    }
+
+    fn view(&self, pool: &PoolName, entry: Entry, counts: PoolCounts) -> PoolView {
+        PoolView {
+            name: pool.clone(),
+            policy: entry.policy,
+            counts,
+        }
+    }
+}
+
+impl Store {
+    /// Whether Redis answers, within [`PROBE_MS_MAX`].
+    pub async fn readiness(&self) -> Readiness {
+        let limit = Duration::from_millis(PROBE_MS_MAX);
+        let ping = self.inner.redis.client().ping::<()>(None);
+        let connected = self.inner.redis.client().is_connected();
+        let redis = connected && matches!(tokio::time::timeout(limit, ping).await, Ok(Ok(())));
+        Readiness {
+            redis,
+            scripts: self.inner.prepared(),
+        }
+    }
+
+    /// Ends the sweeper and the connections. Calls that are under way have been answered by then: the
+    /// HTTP server stops first.
+    pub async fn stop(&self) {
+        self.inner.redis.stop().await;
+    }
+
+    /// Adds tokens; all or nothing against the cap.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn generate(
+        &self,
+        pool: &PoolName,
+        request: GenerateRequest,
+    ) -> Result<GenerateOutcome, StoreError> {
+        let item = |shard| Generate::new(shard, &request);
+        let done = self.inner.run(pool, &self.inner.batchers.generate, item);
+        Ok(done.await?.unwrap_or(GenerateOutcome::PoolNotFound))
+    }
+
+    /// Grants a token.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn assign(
+        &self,
+        pool: &PoolName,
+        request: AssignRequest,
+    ) -> Result<AssignOutcome<Offer>, StoreError> {
+        let item = |shard| Assign::new(shard, &request, Arc::downgrade(&self.inner));
+        let done = self.inner.run(pool, &self.inner.batchers.assign, item);
+        Ok(done.await?.unwrap_or(AssignOutcome::PoolNotFound))
+    }
+
+    /// Restarts a lease (with the pool's lifetime or the one given) or a free token's idle clock.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn keep_alive(
+        &self,
+        pool: &PoolName,
+        token: &TokenValue,
+        fence: Option<Fence>,
+        lifetime_ms: Option<u64>,
+    ) -> Result<KeepAliveOutcome, StoreError> {
+        let item = |shard| KeepAlive {
+            shard,
+            token: token.clone(),
+            fence,
+            lifetime_ms,
+        };
+        let done = self.inner.run(pool, &self.inner.batchers.keep_alive, item);
+        Ok(done.await?.unwrap_or(KeepAliveOutcome::PoolNotFound))
+    }
+
+    /// Takes a token back from its holder.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn unblock(
+        &self,
+        pool: &PoolName,
+        token: &TokenValue,
+        fence: Option<Fence>,
+    ) -> Result<UnblockOutcome, StoreError> {
+        let item = |shard| Unblock::new(shard, token.clone(), fence);
+        let done = self.inner.run(pool, &self.inner.batchers.unblock, item);
+        Ok(done.await?.unwrap_or(UnblockOutcome::PoolNotFound))
+    }
+
+    /// Removes a token for good, in whatever state it is.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn delete(
+        &self,
+        pool: &PoolName,
+        token: &TokenValue,
+    ) -> Result<DeleteOutcome, StoreError> {
+        let item = |shard| Delete {
+            shard,
+            token: token.clone(),
+        };
+        let done = self.inner.run(pool, &self.inner.batchers.delete, item);
+        Ok(done.await?.unwrap_or(DeleteOutcome::PoolNotFound))
+    }
+
+    /// How a token stands now.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn inspect(
+        &self,
+        pool: &PoolName,
+        token: &TokenValue,
+    ) -> Result<InspectOutcome, StoreError> {
+        let item = |shard| Inspect {
+            shard,
+            token: token.clone(),
+        };
+        let done = self.inner.run(pool, &self.inner.batchers.inspect, item);
+        Ok(done.await?.unwrap_or(InspectOutcome::PoolNotFound))
+    }
+
+    /// One page; `cursor` from the page before. `Ok(None)`: no such pool. `Some(Err(_))`: a cursor that
+    /// this store never gave. A page may be short, even empty, and yet have a cursor.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn list_tokens(
+        &self,
+        pool: &PoolName,
+        state: Option<State>,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Option<Result<Page, Invalid>>, StoreError> {
+        let inner = &self.inner;
+        let cursor = match list::Cursor::parse(cursor) {
+            Ok(cursor) => cursor,
+            Err(invalid) => return Ok(Some(Err(invalid))),
+        };
+        inner.ready().await?;
+        let until = Instant::now() + Duration::from_millis(ROUNDS_MS_MAX);
+        let mut shard = inner.registry.shard(inner, pool).await?;
+        while let Some(at) = shard {
+            let args = list::encode(&at, state, cursor, limit);
+            let answer = inner
+                .call_partition(&inner.scripts.list, at.partition, args)
+                .await?;
+            if let Some(page) = list::decode(answer.only()?)? {
+                return Ok(Some(Ok(page)));
+            }
+            if Instant::now() >= until {
+                return Err(StoreError::Unavailable(
+                    "list: the pool is being changed".to_owned(),
+                ));
+            }
+            let entry = inner.registry.refresh(inner, pool).await?;
+            shard = entry.map(|entry| inner.shard(pool, &entry));
+        }
+        Ok(None)
+    }
+
+    /// Every pool with its counts, by name.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn list_pools(&self) -> Result<Vec<PoolView>, StoreError> {
+        let inner = &self.inner;
+        inner.ready().await?;
+        let entries = inner.registry.reload(inner).await?;
+        let shards: Vec<_> = entries
+            .iter()
+            .map(|(pool, entry)| inner.shard(pool, entry))
+            .collect();
+        let mut counts = count::count(inner, &shards).await?;
+        let mut views = Vec::with_capacity(entries.len());
+        for (pool, entry) in entries {
+            // A shard that is behind the registry: a replica died half-way through a change.
+            let view = match counts.remove(&pool) {
+                Some(counted) => Some(inner.view(&pool, entry, counted)),
+                None => self.show_pool(&pool).await?,
+            };
+            views.extend(view);
+        }
+        Ok(views)
+    }
+
+    /// One pool with its counts.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn show_pool(&self, pool: &PoolName) -> Result<Option<PoolView>, StoreError> {
+        let inner = &self.inner;
+        inner.ready().await?;
+        let Some(entry) = inner.registry.refresh(inner, pool).await? else {
+            return Ok(None);
+        };
+        let counts = count::count(inner, &[inner.shard(pool, &entry)]).await?;
+        let counted = counts.get(pool).copied().unwrap_or_default();
+        Ok(Some(inner.view(pool, entry, counted)))
+    }
+
+    /// Creates or changes a pool. The handler has checked the patch's ranges.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn put_pool(
+        &self,
+        pool: &PoolName,
+        patch: PolicyPatch,
+    ) -> Result<PutPoolOutcome, StoreError> {
+        let inner = &self.inner;
+        inner.ready().await?;
+        let (created, entry) = match inner.registry.put(inner, pool, &patch).await? {
+            Put::Created(entry) => (true, entry),
+            Put::Changed(entry) => (false, entry),
+            Put::ShardsFixed(shards) => return Ok(PutPoolOutcome::ShardsFixed { shards }),
+        };
+        let counts = count::count(inner, &[inner.shard(pool, &entry)]).await?;
+        let view = inner.view(pool, entry, counts.get(pool).copied().unwrap_or_default());
+        Ok(if created {
+            PutPoolOutcome::Created(view)
+        } else {
+            PutPoolOutcome::Changed(view)
+        })
+    }
+
+    /// Deletes a pool and its tokens. Says whether there was one.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn delete_pool(&self, pool: &PoolName) -> Result<bool, StoreError> {
+        self.inner.ready().await?;
+        self.inner.registry.delete(&self.inner, pool).await
+    }
+
+    /// Sets `tokend_pool_tokens` from Redis. Without an answer in [`PROBE_MS_MAX`] it tells of no pool:
+    /// a gap in a graph is honest, an old value is not.
+    pub async fn refresh_pool_gauges(&self) {
+        let gauge = &self.inner.metrics.pool_tokens;
+        let limit = Duration::from_millis(PROBE_MS_MAX);
+        let views = tokio::time::timeout(limit, self.list_pools()).await;
+        gauge.reset();
+        let Ok(Ok(views)) = views else { return };
+        for view in views {
+            for (state, count) in [
+                (State::Free, view.counts.free),
+                (State::Held, view.counts.held),
+                (State::Cooling, view.counts.cooling),
+            ] {
+                gauge
+                    .with_label_values(&[view.name.as_str(), state.as_str()])
+                    .set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Which pools there are. The truth is one HASH in Redis; each replica keeps a copy to name generations
+//! with, and a shard that disagrees makes it read again. So a copy may be old, and an answer never is.
+//!
+//! A change is made in two steps, registry first, shard second. A replica that dies between them leaves a
+//! half-done change, which any replica that meets it finishes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{PoisonError, RwLock};
+
+use fred::interfaces::HashesInterface;
+use tracing::{info, warn};
+
+use super::Inner;
+use super::drop_pool::drop_pool;
+use super::layout::layout;
+use super::register::{self, Entry, Status};
+use super::set_pool::{SetPool, set_pool};
+use super::shard::Shard;
+use crate::token::{Policy, PolicyPatch, PoolName, StoreError};
+
+/// Times that a change is tried again when another replica changes the same pool at that moment.
+const CONFLICTS_MAX: usize = 20;
+
+/// What a PUT did.
+pub(super) enum Put {
+    Created(Entry),
+    Changed(Entry),
+    ShardsFixed(u32),
+}
+
+#[derive(Default)]
+pub(super) struct Registry {
+    copy: RwLock<HashMap<PoolName, Entry>>,
+}
+
+impl Registry {
+    fn copied(&self, pool: &PoolName) -> Option<Entry> {
+        let copy = self.copy.read().unwrap_or_else(PoisonError::into_inner);
+        copy.get(pool).cloned()
+    }
+
+    fn keep(&self, pool: &PoolName, entry: Option<Entry>) {
+        let mut copy = self.copy.write().unwrap_or_else(PoisonError::into_inner);
+        match entry {
+            Some(entry) => copy.insert(pool.clone(), entry),
+            None => copy.remove(pool),
+        };
+    }
+
+    /// The shard to send a call to; `None` if there is no such pool.
+    pub async fn shard(&self, inner: &Inner, pool: &PoolName) -> Result<Option<Shard>, StoreError> {
+        let entry = match self.copied(pool) {
+            Some(entry) => Some(entry),
+            None => self.refresh(inner, pool).await?,
+        };
+        Ok(entry.map(|entry| inner.shard(pool, &entry)))
+    }
+
+    /// Reads the truth after a shard disagreed (or a pool was not known here), finishes what was left
+    /// half-done, and says what to use now.
+    pub async fn refresh(
+        &self,
+        inner: &Inner,
+        pool: &PoolName,
+    ) -> Result<Option<Entry>, StoreError> {
+        let entry = match read(inner, pool).await? {
+            // All data is gone, or this is the first start: `default` is always there.
+            None if pool.is_default() => {
+                layout(inner).await?;
+                Some(ensure_default(inner).await?)
+            }
+            None => None,
+            Some(entry) if entry.status == Status::Deleting => {
+                finish_deletion(inner, pool, &entry).await?;
+                None
+            }
+            Some(entry) => match set_pool(inner, pool, &entry).await? {
+                SetPool::Set => Some(entry),
+                // Deleted, or made again, since the registry was read: the caller looks again.
+                SetPool::Newer { .. } => read(inner, pool)
+                    .await?
+                    .filter(|entry| entry.status == Status::Active),
+            },
+        };
+        self.keep(pool, entry.clone());
+        Ok(entry)
+    }
+
+    /// Reads the whole registry; finishes deletions that a dead replica left.
+    pub async fn reload(&self, inner: &Inner) -> Result<BTreeMap<PoolName, Entry>, StoreError> {
+        let mut entries = read_all(inner).await?;
+        let (deleting, active) = entries
+            .clone()
+            .into_iter()
+            .partition::<Vec<_>, _>(|(_, entry)| entry.status == Status::Deleting);
+        for (pool, entry) in deleting {
+            info!(pool = pool.as_str(), "finishing a deletion");
+            finish_deletion(inner, &pool, &entry).await?;
+            entries.remove(&pool);
+        }
+        let mut copy = self.copy.write().unwrap_or_else(PoisonError::into_inner);
+        *copy = active.into_iter().collect();
+        Ok(entries)
+    }
+
+    /// Creates or changes a pool.
+    pub async fn put(
+        &self,
+        inner: &Inner,
+        pool: &PoolName,
+        patch: &PolicyPatch,
+    ) -> Result<Put, StoreError> {
+        let wish = |policy: &Policy| policy.with(patch);
+        let (before, entry) = match put_policy(inner, pool, patch.shards, wish).await? {
+            Ok(done) => done,
+            Err(shards) => return Ok(Put::ShardsFixed(shards)),
+        };
+        self.keep(pool, Some(entry.clone()));
+        Ok(match before {
+            Some(_) => Put::Changed(entry),
+            None => Put::Created(entry),
+        })
+    }
+
+    /// Deletes a pool and all its tokens. Says whether there was one.
+    pub async fn delete(&self, inner: &Inner, pool: &PoolName) -> Result<bool, StoreError> {
+        for _ in 0..CONFLICTS_MAX {
+            let Some(entry) = read(inner, pool).await? else {
+                self.keep(pool, None);
+                return Ok(false);
+            };
+            let mut marked = entry.clone();
+            marked.status = Status::Deleting;
+            marked.version += 1;
+            let marked = match entry.status {
+                Status::Deleting => Some(entry),
+                Status::Active => register::store(inner, pool, Some(&entry), &marked).await?,
+            };
+            if let Some(marked) = marked {
+                finish_deletion(inner, pool, &marked).await?;
+                self.keep(pool, None);
+                return Ok(true);
+            }
+        }
+        Err(contended(pool))
+    }
+}
+
+fn contended(pool: &PoolName) -> StoreError {
+    warn!(
+        pool = pool.as_str(),
+        "too many replicas change this pool at once"
+    );
+    StoreError::Unavailable("the pool is being changed".to_owned())
+}
+
+async fn read(inner: &Inner, pool: &PoolName) -> Result<Option<Entry>, StoreError> {
+    let key = inner.keys.registry.as_str();
+    let text: Option<String> = inner
+        .read(inner.redis.client().hget(key, pool.as_str()))
+        .await?;
+    text.as_deref().map(Entry::parse).transpose()
+}
+
+async fn read_all(inner: &Inner) -> Result<BTreeMap<PoolName, Entry>, StoreError> {
+    let key = inner.keys.registry.as_str();
+    let texts: HashMap<String, String> = inner.read(inner.redis.client().hgetall(key)).await?;
+    texts
+        .into_iter()
+        .map(|(name, text)| {
+            let pool = PoolName::parse(&name)
+                .map_err(|_| StoreError::Protocol("a registry entry of no pool".to_owned()))?;
+            Ok((pool, Entry::parse(&text)?))
+        })
+        .collect()
+}
+
+/// Drops the shard, then the entry. Finding either gone is fine: another replica was at it too.
+async fn finish_deletion(inner: &Inner, pool: &PoolName, entry: &Entry) -> Result<(), StoreError> {
+    drop_pool(inner, pool, entry.generation).await?;
+    register::remove(inner, pool, entry).await?;
+    Ok(())
+}
+
+/// Makes `default`, or gives it the policy that this replica's environment names.
+pub(super) async fn ensure_default(inner: &Inner) -> Result<Entry, StoreError> {
+    let pool = PoolName::default_pool();
+    let wish = |_: &Policy| inner.config.default_policy.clone();
+    match put_policy(inner, &pool, None, wish).await? {
+        Ok((_, entry)) => Ok(entry),
+        Err(_) => Err(StoreError::Protocol("default has shards".to_owned())),
+    }
+}
+
+/// Sets a pool's policy to what `wish` makes of the one before; `Err(n)`: the pool has `n` shards.
+/// Returns the entry before and the one now.
+async fn put_policy(
+    inner: &Inner,
+    pool: &PoolName,
+    shards: Option<u32>,
+    wish: impl Fn(&Policy) -> Policy,
+) -> Result<Result<(Option<Entry>, Entry), u32>, StoreError> {
+    let mut generation = 0; // made from the clock
+    for _ in 0..CONFLICTS_MAX {
+        let before = read(inner, pool).await?;
+        if let Some(entry) = before.as_ref().filter(|e| e.status == Status::Deleting) {
+            finish_deletion(inner, pool, entry).await?;
+            continue;
+        }
+        if let Some(entry) = &before
+            && shards.is_some_and(|shards| shards != entry.policy.shards)
+        {
+            return Ok(Err(entry.policy.shards));
+        }
+        let wished = match &before {
+            None => Entry {
+                generation,
+                version: 1,
+                status: Status::Active,
+                policy: wish(&Policy::FOR_NEW_POOL),
+            },
+            Some(entry) => Entry {
+                generation: entry.generation.max(generation),
+                version: entry.version + 1,
+                policy: wish(&entry.policy),
+                status: Status::Active,
+            },
+        };
+        let same = before
+            .as_ref()
+            .is_some_and(|b| b.policy == wished.policy && b.generation == wished.generation);
+        let stored = if same {
+            before.clone()
+        } else {
+            register::store(inner, pool, before.as_ref(), &wished).await?
+        };
+        let Some(stored) = stored else { continue };
+        match set_pool(inner, pool, &stored).await? {
+            SetPool::Set => return Ok(Ok((before, stored))),
+            // Its tombstone is newer than a clock that went back (a failover): count on from there.
+            SetPool::Newer { generation: newer } => generation = newer + 1,
+        }
+    }
+    Err(contended(pool))
+}

@@ -1,0 +1,40 @@
+//! The part of a pool that lies in one partition, as a call names it.
+
+use fred::types::Value;
+
+use crate::token::PoolName;
+
+/// Which pool, which making of it, and which policy the caller has seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shard {
+    pub pool: PoolName,
+    pub partition: usize,
+    /// Another number each time that a pool of this name is made.
+    pub generation: u64,
+    /// Counts the changes of its policy.
+    pub version: u64,
+}
+
+impl Shard {
+    /// The first three arguments of each item.
+    pub fn encode(&self, args: &mut Vec<Value>) {
+        args.push(self.pool.as_str().into());
+        args.push(number(self.generation));
+        args.push(number(self.version));
+    }
+}
+
+/// A number as an argument.
+pub(super) fn number(value: u64) -> Value {
+    value.to_string().into()
+}
+
+/// A number as an argument, 0 for none.
+pub(super) fn number_or_zero(value: Option<u64>) -> Value {
+    number(value.unwrap_or(0))
+}
+
+/// A text as an argument, empty for none.
+pub(super) fn text_or_empty(value: Option<&str>) -> Value {
+    value.unwrap_or_default().into()
+}
