@@ -1,0 +1,15 @@
+//! HTTP: parse, validate, call the store, answer. One file per resource; `server.rs` has the routes.
+//!
+//! **Architecture Invariant:** nothing here names Redis or its client. A handler answers
+//! `Result<HttpResponse, Problem>`; only [`observe`] turns a [`problem::Problem`] into bytes, since
+//! only it knows the request id.
+
+pub mod answer;
+pub mod fields;
+pub mod input;
+pub mod observe;
+pub mod pools;
+pub mod problem;
+pub mod slugs;
+pub mod system;
+pub mod tokens;

@@ -1,0 +1,314 @@
+//! The one middleware: gives each request an id, renders problems, catches panics, and leaves one
+//! log line and one measurement per request.
+//!
+//! No line shows a token: it has the route's pattern instead of the path, and no query.
+
+use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage, web};
+use futures_util::FutureExt;
+
+use super::problem::Problem;
+use crate::metrics::Metrics;
+
+/// Most characters of a caller's request id: a UUID has 36, a trace id 55.
+const REQUEST_ID_CHARS_MAX: usize = 128;
+/// The header of the request id, both ways.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The route of a path that this service does not know.
+const UNMATCHED: &str = "unmatched";
+/// What the log and the metric say of a caller who left before the answer, as nginx does.
+const STATUS_CALLER_LEFT: u16 = 499;
+
+/// The id of a request, in its extensions for whoever logs about it.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub String);
+
+/// The caller's id if it is sane, else a new one. An id that could break a log line is not sane.
+fn request_id(headers: &HeaderMap) -> RequestId {
+    let sane = |id: &&str| {
+        (1..=REQUEST_ID_CHARS_MAX).contains(&id.len())
+            && id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    let given = headers.get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
+    RequestId(
+        given
+            .filter(sane)
+            .map_or_else(|| uuid::Uuid::new_v4().to_string(), ToOwned::to_owned),
+    )
+}
+
+/// Methods come from callers; labels come from this set.
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        "TRACE" => "TRACE",
+        "CONNECT" => "CONNECT",
+        _ => "OTHER",
+    }
+}
+
+/// What is known of a request while it runs. Dropped unfinished, its caller has left: that too is
+/// told, or a replica that answers nobody in time would look idle.
+struct Watch {
+    route: String,
+    method: &'static str,
+    id: String,
+    started: Instant,
+    metrics: Option<web::Data<Metrics>>,
+    finished: bool,
+}
+
+impl Watch {
+    fn finish(mut self, status: StatusCode, cause: Option<&str>) {
+        self.finished = true;
+        self.record(status.as_u16(), cause);
+    }
+
+    fn record(&self, status: u16, cause: Option<&str>) {
+        let (route, method, request_id) = (self.route.as_str(), self.method, self.id.as_str());
+        let elapsed = self.started.elapsed();
+        // Three digits behind the point; the rest is noise.
+        let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
+        if let Some(metrics) = &self.metrics {
+            metrics
+                .http_request_duration
+                .with_label_values(&[route, method, status.to_string().as_str()])
+                .observe(elapsed.as_secs_f64());
+        }
+        if status >= 500 {
+            let cause = cause.unwrap_or("none given");
+            tracing::warn!(
+                route,
+                method,
+                status,
+                duration_ms,
+                request_id,
+                cause,
+                "request"
+            );
+        } else {
+            tracing::info!(route, method, status, duration_ms, request_id, "request");
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.record(STATUS_CALLER_LEFT, None);
+        }
+    }
+}
+
+/// The middleware; see the module's documentation.
+///
+/// # Errors
+/// Those of the wrapped service and its panics, as rendered problems.
+pub async fn observe(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let id = request_id(request.headers());
+    let watch = Watch {
+        route: request
+            .match_pattern()
+            .unwrap_or_else(|| UNMATCHED.to_owned()),
+        method: method_label(request.method()),
+        id: id.0.clone(),
+        started: Instant::now(),
+        metrics: request.app_data::<web::Data<Metrics>>().cloned(),
+        finished: false,
+    };
+    request.extensions_mut().insert(id);
+    // Nothing of a request that panicked is used again.
+    let answer = AssertUnwindSafe(async move { next.call(request).await })
+        .catch_unwind()
+        .await;
+    match answer {
+        Ok(Ok(response)) => Ok(tell(response, watch)),
+        Ok(Err(error)) => Err(tell_without_request(&problem_of(&error), watch)),
+        // The panic hook has printed the message; it may quote data, so it is not repeated here.
+        Err(_) => Err(tell_without_request(
+            &Problem::internal("a handler panicked"),
+            watch,
+        )),
+    }
+}
+
+/// A problem that a handler or an extractor of ours answered, or what the framework's error means.
+fn problem_of(error: &Error) -> Cow<'_, Problem> {
+    match error.as_error::<Problem>() {
+        Some(problem) => Cow::Borrowed(problem),
+        None => Cow::Owned(Problem::from_framework(error)),
+    }
+}
+
+fn set_request_id(headers: &mut HeaderMap, id: &str) {
+    // An id is made of header characters: see `request_id`.
+    if let Ok(value) = HeaderValue::from_str(id) {
+        headers.insert(X_REQUEST_ID, value);
+    }
+}
+
+/// Ends a request that was answered, be it with a problem.
+fn tell(response: ServiceResponse<impl MessageBody + 'static>, watch: Watch) -> ServiceResponse {
+    let problem = response.response().error().map(problem_of);
+    let told = problem.as_ref().map(|it| it.respond(&watch.id));
+    let cause = problem.and_then(|it| it.cause().map(ToOwned::to_owned));
+    let mut response = match told {
+        Some(told) => response.into_response(told),
+        None => response.map_into_boxed_body(),
+    };
+    set_request_id(response.headers_mut(), &watch.id);
+    watch.finish(response.status(), cause.as_deref());
+    response
+}
+
+/// Ends a request whose response could not be made along with the request it belongs to.
+fn tell_without_request(problem: &Problem, watch: Watch) -> Error {
+    let mut response = problem.respond(&watch.id);
+    set_request_id(response.headers_mut(), &watch.id);
+    watch.finish(response.status(), problem.cause());
+    InternalError::from_response(problem.to_string(), response).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::middleware::from_fn;
+    use actix_web::test::{TestRequest, init_service, read_body_json, try_call_service};
+    use actix_web::{App, HttpResponse};
+    use serde_json::Value;
+
+    use super::*;
+    use crate::http::problem::Slug;
+
+    /// The answer of a small app whose routes fail in every way, and what it measured.
+    async fn answer(request: TestRequest) -> (HttpResponse, String) {
+        async fn panics() -> HttpResponse {
+            panic!("secret-token")
+        }
+        async fn problem() -> Result<HttpResponse, Problem> {
+            Err(Problem::new(Slug::StoreUnavailable, "away").caused_by("secret-host"))
+        }
+        async fn framework(_: web::Json<Value>) -> HttpResponse {
+            HttpResponse::Ok().finish()
+        }
+        let metrics = web::Data::new(Metrics::new());
+        let app = init_service(
+            App::new()
+                .app_data(metrics.clone())
+                .wrap(from_fn(observe))
+                .route("/ok/{token}", web::to(HttpResponse::Ok))
+                .route("/panic", web::to(panics))
+                .route("/problem", web::to(problem))
+                .route("/framework", web::post().to(framework)),
+        )
+        .await;
+        let response = match try_call_service(&app, request.to_request()).await {
+            Ok(response) => response.into_parts().1,
+            Err(error) => error.error_response(),
+        };
+        (response, metrics.render())
+    }
+
+    fn id_of(response: &HttpResponse) -> String {
+        let id = response.headers().get(X_REQUEST_ID).expect("an id");
+        id.to_str().expect("text").to_owned()
+    }
+
+    async fn json_of(response: HttpResponse) -> Value {
+        let request = TestRequest::default().to_http_request();
+        read_body_json(ServiceResponse::new(request, response)).await
+    }
+
+    #[actix_web::test]
+    async fn a_sane_request_id_is_kept_and_another_replaced() {
+        let with = |id: &str| TestRequest::with_uri("/ok/x").insert_header(("x-request-id", id));
+        let (response, _) = answer(with("a.B-9_")).await;
+        assert_eq!(id_of(&response), "a.B-9_");
+        for bad in ["", "a b", "a\"b", &"x".repeat(129)] {
+            let (response, _) = answer(with(bad)).await;
+            let id = id_of(&response);
+            assert!(uuid::Uuid::parse_str(&id).is_ok(), "{bad} -> {id}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_problem_tells_the_request_id_and_hides_its_cause() {
+        let request = TestRequest::with_uri("/problem").insert_header(("x-request-id", "r7"));
+        let (response, _) = answer(request).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(id_of(&response), "r7");
+        let body = json_of(response).await;
+        assert_eq!(body["request_id"], "r7");
+        assert!(!body.to_string().contains("secret"), "{body}");
+    }
+
+    #[actix_web::test]
+    async fn a_panic_is_an_internal_problem() {
+        let (response, metrics) = answer(TestRequest::with_uri("/panic")).await;
+        assert_eq!(response.status(), 500);
+        assert!(response.headers().contains_key("x-request-id"));
+        let body = json_of(response).await;
+        assert_eq!(body["type"], "/problems/internal");
+        assert!(!body.to_string().contains("secret"), "{body}");
+        assert!(metrics.contains(r#"route="/panic",status="500""#));
+    }
+
+    #[actix_web::test]
+    async fn an_error_of_the_framework_is_a_problem_too() {
+        let request = TestRequest::post()
+            .uri("/framework")
+            .insert_header(("content-type", "application/json"))
+            .set_payload("{");
+        let (response, _) = answer(request).await;
+        assert_eq!(response.status(), 400);
+        assert_eq!(json_of(response).await["type"], "/problems/invalid-request");
+    }
+
+    #[actix_web::test]
+    async fn labels_are_patterns_and_known_methods() {
+        let (_, metrics) = answer(TestRequest::with_uri("/ok/seat-1?token=seat-2")).await;
+        assert!(metrics.contains(r#"method="GET",route="/ok/{token}",status="200""#));
+        assert!(!metrics.contains("seat-"));
+        let brew = Method::from_bytes(b"BREW").expect("a method");
+        let (_, metrics) = answer(TestRequest::with_uri("/seat-1").method(brew)).await;
+        assert!(metrics.contains(r#"method="OTHER",route="unmatched""#));
+        assert!(!metrics.contains("seat-"));
+    }
+
+    #[actix_web::test]
+    async fn a_caller_who_left_is_measured() {
+        let metrics = web::Data::new(Metrics::new());
+        let app = init_service(
+            App::new()
+                .app_data(metrics.clone())
+                .wrap(from_fn(observe))
+                .route("/slow", web::to(std::future::pending::<HttpResponse>)),
+        )
+        .await;
+        let request = TestRequest::with_uri("/slow").to_request();
+        let mut call = Box::pin(try_call_service(&app, request));
+        assert!(futures_util::poll!(&mut call).is_pending());
+        drop(call);
+        let told = metrics.render();
+        assert!(told.contains(r#"method="GET",route="/slow",status="499""#));
+    }
+}

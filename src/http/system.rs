@@ -1,0 +1,149 @@
+//! For whoever runs the service: is it alive, is it ready, what does it measure.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix_web::{HttpResponse, web};
+use serde::Serialize;
+use serde_json::json;
+
+use super::problem::{Problem, Slug};
+use crate::metrics::Metrics;
+use crate::store::{Readiness, Store};
+
+/// Longest wait for Redis in a scrape: Prometheus gives up after 10 s by default, and gauges that
+/// are one scrape old are better than none of the other metrics.
+const GAUGES_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Whether this replica is going away. Set once, by `main`, before the server stops, so that
+/// nothing new is sent here.
+#[derive(Debug, Clone, Default)]
+pub struct ShuttingDown(Arc<AtomicBool>);
+
+impl ShuttingDown {
+    /// From here on `/readyz` answers 503.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has begun.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Serialize)]
+struct Live {
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+struct Ready {
+    status: &'static str,
+    checks: Checks,
+}
+
+/// `true` is good.
+#[derive(Serialize, Clone, Copy)]
+struct Checks {
+    redis: bool,
+    scripts: bool,
+    not_shutting_down: bool,
+}
+
+/// `GET /livez`: the process answers. Never asks Redis, or an outage of Redis would restart every
+/// replica.
+pub async fn show_livez() -> HttpResponse {
+    HttpResponse::Ok().json(Live { status: "alive" })
+}
+
+/// `GET /readyz`: whether requests can be served here now.
+///
+/// # Errors
+/// `not-ready`, with the checks.
+pub async fn show_readyz(
+    store: web::Data<Store>,
+    shutting_down: web::Data<ShuttingDown>,
+) -> Result<HttpResponse, Problem> {
+    readyz(store.readiness().await, shutting_down.has_begun())
+}
+
+fn readyz(store: Readiness, shutting_down: bool) -> Result<HttpResponse, Problem> {
+    let checks = Checks {
+        redis: store.redis,
+        scripts: store.scripts,
+        not_shutting_down: !shutting_down,
+    };
+    let detail = match checks {
+        Checks {
+            not_shutting_down: false,
+            ..
+        } => "this replica is shutting down",
+        Checks { redis: false, .. } => "Redis does not answer",
+        Checks { scripts: false, .. } => "the scripts are not loaded or the layout disagrees",
+        _ => {
+            return Ok(HttpResponse::Ok().json(Ready {
+                status: "ready",
+                checks,
+            }));
+        }
+    };
+    Err(Problem::new(Slug::NotReady, detail)
+        .with_member("checks", json!(checks))
+        .caused_by(detail))
+}
+
+/// `GET /metrics`: the Prometheus text format.
+pub async fn show_metrics(store: web::Data<Store>, metrics: web::Data<Metrics>) -> HttpResponse {
+    // Where Redis is slow the gauges stay as they were.
+    let _ = tokio::time::timeout(GAUGES_TIME_MAX, store.refresh_pool_gauges()).await;
+    HttpResponse::Ok()
+        .content_type("text/plain; version=0.0.4; charset=utf-8")
+        .body(metrics.render())
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::body::to_bytes;
+    use serde_json::Value;
+
+    use super::*;
+
+    async fn told(redis: bool, scripts: bool, shutting_down: bool) -> (u16, Value) {
+        let response = readyz(Readiness { redis, scripts }, shutting_down)
+            .unwrap_or_else(|problem| problem.respond("r"));
+        let status = response.status().as_u16();
+        let bytes = to_bytes(response.into_body()).await.expect("a body");
+        (status, serde_json::from_slice(&bytes).expect("JSON"))
+    }
+
+    #[actix_web::test]
+    async fn readiness_says_which_check_fails() {
+        let (status, body) = told(true, true, false).await;
+        assert_eq!((status, &body["status"]), (200, &json!("ready")));
+        for (redis, scripts, going) in [
+            (false, true, false),
+            (true, false, false),
+            (true, true, true),
+        ] {
+            let (status, body) = told(redis, scripts, going).await;
+            assert_eq!(
+                (status, &body["type"]),
+                (503, &json!("/problems/not-ready"))
+            );
+            let checks = json!({"redis": redis, "scripts": scripts, "not_shutting_down": !going});
+            assert_eq!(body["checks"], checks);
+        }
+    }
+
+    #[test]
+    fn shutting_down_is_seen_by_every_clone() {
+        let flag = ShuttingDown::default();
+        let seen = flag.clone();
+        assert!(!seen.has_begun());
+        flag.begin();
+        assert!(seen.has_begun());
+    }
+}

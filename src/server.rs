@@ -1,0 +1,217 @@
+//! The HTTP server: its route table and its limits. What `main` starts is what tests start.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{KeepAlive, Method};
+use actix_web::middleware::from_fn;
+use actix_web::{App as Routes, HttpServer, Route, guard, web};
+
+use crate::http::observe::observe;
+use crate::http::problem::{Problem, Slug, list_problems, show_problem};
+use crate::http::system::{ShuttingDown, show_livez, show_metrics, show_readyz};
+use crate::http::{pools, tokens};
+use crate::metrics::Metrics;
+use crate::store::Store;
+
+/// Longest life of an idle connection. Above the 60 s after which common load balancers close
+/// theirs: the side that sends requests must be the first to close, or it meets a reset.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Longest time for the head of a request to arrive; for the body, see `http::input`.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
+/// Longest time for running requests when the server stops: the store answers within 2 s, and
+/// Kubernetes kills after 30.
+const SHUTDOWN_TIME_MAX_S: u64 = 5;
+
+/// What the handlers need. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    /// All state.
+    pub store: Store,
+    /// The metrics of this process.
+    pub metrics: Arc<Metrics>,
+    /// Begun by whoever stops the server, before it does.
+    pub shutting_down: ShuttingDown,
+}
+
+/// Every route: method, path, handler. A GET answers HEAD too. The verbs come first since matching
+/// goes from the top.
+#[rustfmt::skip] // a row each
+fn route_table() -> Vec<(Method, &'static str, Route)> {
+    use Method as M;
+    vec![
+        (M::POST, "/tokens/assign", web::to(tokens::assign_token)),
+        (M::POST, "/tokens/unblock", web::to(tokens::unblock_token)),
+        (M::POST, "/tokens/keep-alive", web::to(tokens::keep_alive_token)),
+        (M::POST, "/tokens/inspect", web::to(tokens::inspect_token)),
+        (M::POST, "/tokens/generate", web::to(tokens::generate_tokens)),
+        (M::DELETE, "/tokens/delete", web::to(tokens::delete_token)),
+        (M::POST, "/v1/pools/{pool}/assign", web::to(tokens::assign_token)),
+        (M::POST, "/v1/pools/{pool}/unblock", web::to(tokens::unblock_token)),
+        (M::POST, "/v1/pools/{pool}/keep-alive", web::to(tokens::keep_alive_token)),
+        (M::POST, "/v1/pools/{pool}/inspect", web::to(tokens::inspect_token)),
+        (M::POST, "/v1/pools/{pool}/generate", web::to(tokens::generate_tokens)),
+        (M::POST, "/v1/pools/{pool}/delete", web::to(tokens::delete_token)),
+        (M::DELETE, "/v1/pools/{pool}/delete", web::to(tokens::delete_token)),
+        (M::GET, "/v1/pools/{pool}/tokens", web::to(pools::list_tokens)),
+        (M::GET, "/v1/pools/{pool}", web::to(pools::show_pool)),
+        (M::PUT, "/v1/pools/{pool}", web::to(pools::put_pool)),
+        (M::DELETE, "/v1/pools/{pool}", web::to(pools::delete_pool)),
+        (M::GET, "/v1/pools", web::to(pools::list_pools)),
+        (M::GET, "/livez", web::to(show_livez)),
+        (M::GET, "/readyz", web::to(show_readyz)),
+        (M::GET, "/metrics", web::to(show_metrics)),
+        (M::GET, "/problems", web::to(list_problems)),
+        (M::GET, "/problems/{slug}", web::to(show_problem)),
+    ]
+}
+
+/// Registers the table: one resource per path, which answers 405 to every other method.
+fn routes(config: &mut web::ServiceConfig) {
+    let mut table = route_table();
+    while let Some(path) = table.first().map(|(_, path, _)| *path) {
+        let mut resource = web::resource(path);
+        let mut allow = Vec::new();
+        for (method, _, route) in table.extract_if(.., |(_, it, _)| *it == path) {
+            allow.push(method.to_string());
+            let mut methods = guard::Any(guard::Method(method.clone()));
+            if method == Method::GET {
+                allow.push(Method::HEAD.to_string());
+                methods = methods.or(guard::Head());
+            }
+            resource = resource.route(route.guard(methods));
+        }
+        config.service(resource.default_service(method_not_allowed(&allow.join(", "))));
+    }
+    config.default_service(web::to(not_found));
+}
+
+fn method_not_allowed(allow: &str) -> Route {
+    let problem = Problem::new(Slug::MethodNotAllowed, format!("this path takes {allow}"));
+    let problem = match HeaderValue::from_str(allow) {
+        Ok(allow) => problem.with_header(header::ALLOW, allow),
+        Err(_) => problem,
+    };
+    web::to(move || std::future::ready(Err::<&str, _>(problem.clone())))
+}
+
+async fn not_found() -> Result<&'static str, Problem> {
+    Err(Problem::new(
+        Slug::NotFound,
+        "there is nothing at this path",
+    ))
+}
+
+/// Starts answering on `listener`. Signals are left to `main`: await the server and stop it through
+/// its handle.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result<Server> {
+    let store = web::Data::new(app.store);
+    let metrics = web::Data::from(app.metrics);
+    let shutting_down = web::Data::new(app.shutting_down);
+    let server = HttpServer::new(move || {
+        Routes::new()
+            .app_data(store.clone())
+            .app_data(metrics.clone())
+            .app_data(shutting_down.clone())
+            .wrap(from_fn(observe))
+            .configure(routes)
+    })
+    .workers(workers)
+    .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
+    .client_request_timeout(HEAD_TIME_MAX)
+    // Since actix-http 3.11.2 a half-closed connection does not cancel its handler by default: an
+    // assign whose caller has left, and that has no idempotency key, would keep its token.
+    .h1_allow_half_closed(false)
+    // Answers are one small write each; waiting to fill a segment only delays them.
+    .tcp_nodelay(true)
+    .disable_signals()
+    .shutdown_timeout(SHUTDOWN_TIME_MAX_S)
+    .listen(listener)?
+    .run();
+    Ok(server)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use actix_web::dev::ServiceResponse;
+    use actix_web::test::{TestRequest, call_service, init_service, read_body_json};
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The real table; without a store, so only for requests that no handler sees.
+    async fn answer(method: Method, path: &str) -> ServiceResponse {
+        let app = init_service(Routes::new().wrap(from_fn(observe)).configure(routes)).await;
+        let request = TestRequest::with_uri(path).method(method).to_request();
+        call_service(&app, request).await.map_into_boxed_body()
+    }
+
+    #[actix_web::test]
+    async fn an_unknown_path_is_a_problem() {
+        for path in [
+            "/",
+            "/nope",
+            "/tokens/assign/",
+            "/tokens",
+            "/v1/pools/a/b/c",
+            "/v1/pools/",
+        ] {
+            let response = answer(Method::GET, path).await;
+            assert_eq!(response.status(), 404, "{path}");
+            assert!(response.headers().contains_key("x-request-id"));
+            let body: Value = read_body_json(response).await;
+            assert_eq!(body["type"], "/problems/not-found", "{path}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn another_method_is_told_which_are_allowed() {
+        let cases = [
+            (Method::GET, "/tokens/assign", "POST"),
+            (Method::HEAD, "/tokens/assign", "POST"),
+            (Method::GET, "/v1/pools/a/assign", "POST"),
+            (Method::POST, "/tokens/delete", "DELETE"),
+            (Method::GET, "/v1/pools/a/delete", "POST, DELETE"),
+            (Method::POST, "/v1/pools/a", "GET, HEAD, PUT, DELETE"),
+            (Method::POST, "/v1/pools", "GET, HEAD"),
+            (Method::OPTIONS, "/livez", "GET, HEAD"),
+        ];
+        for (method, path, allow) in cases {
+            let response = answer(method.clone(), path).await;
+            assert_eq!(response.status(), 405, "{method} {path}");
+            let told = response.headers().get(header::ALLOW);
+            assert!(
+                told.is_some_and(|it| it == allow),
+                "{method} {path}: {told:?}"
+            );
+        }
+    }
+
+    #[actix_web::test]
+    async fn every_path_refuses_other_methods() {
+        let paths: HashSet<_> = route_table().into_iter().map(|(_, path, _)| path).collect();
+        for path in paths {
+            let path = path.replace("{pool}", "a").replace("{slug}", "internal");
+            let response = answer(Method::PATCH, &path).await;
+            assert_eq!(response.status(), 405, "{path}");
+            let body: Value = read_body_json(response).await;
+            assert_eq!(body["type"], "/problems/method-not-allowed", "{path}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_get_answers_head() {
+        for method in [Method::GET, Method::HEAD] {
+            let response = answer(method, "/livez").await;
+            assert_eq!(response.status(), 200);
+        }
+    }
+}
