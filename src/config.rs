@@ -1,0 +1,380 @@
+//! The settings, from the environment and from `.env`.
+//!
+//! Everything is read and checked before anything starts, and all mistakes are told at once: the
+//! variable, what was given (never for secrets) and what it would accept. What stands in the real
+//! environment wins over `.env`; a variable that is set but empty counts as not given.
+//!
+//! To add a variable: a field in `Env`, a line in [`Config::from_vars`], a paragraph in
+//! `.env.example` (a test compares the names).
+
+mod dotenv;
+mod env;
+mod redis_url;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::env::Env;
+pub use self::env::variable_names;
+pub use self::redis_url::RedisUrl;
+use crate::store::StoreConfig;
+use crate::telemetry::{Format, LogFilter};
+use crate::token::Policy;
+
+/// Most partitions: each costs every replica a subscription and a poll twice a second.
+const PARTITIONS_MAX: u32 = 1024;
+/// Most HTTP threads; more than any machine has cores is a slip of the finger.
+const WORKERS_MAX: usize = 1024;
+/// Longest wait between "not ready" and closing the listener, in seconds: it has to fit, with the
+/// draining that follows, into the 10 s that a shutdown may take.
+const SHUTDOWN_DELAY_S_MAX: f64 = 5.0;
+/// Most characters of `KEY_PREFIX`: it is part of every key, so it is paid for in memory.
+const KEY_PREFIX_CHARS_MAX: usize = 64;
+/// Most characters of a mistaken value that a message repeats.
+const GIVEN_CHARS_MAX: usize = 80;
+
+/// What tokend runs with. Every value is valid.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `REDIS_URL`; `None`: the embedded Redis.
+    pub redis_url: Option<RedisUrl>,
+    /// `TOKEN_LIFETIME`, `KEEP_ALIVE_LIMIT`, `MAX_TOKENS`, `TOKEN_UNBLOCK_LIFETIME`: the policy of
+    /// pool `default`.
+    pub default_policy: Policy,
+    /// `LOG_LEVEL`.
+    pub log_filter: LogFilter,
+    /// `LOG_FORMAT`.
+    pub log_format: Format,
+    /// `HOST`: an IP address or a name that resolves to one.
+    pub host: String,
+    /// `PORT`; 0: any free one.
+    pub port: u16,
+    /// `DATA_DIR`.
+    pub data_dir: PathBuf,
+    /// `PARTITIONS`.
+    pub partitions: u32,
+    /// `KEY_PREFIX`.
+    pub key_prefix: String,
+    /// `WORKERS`.
+    pub workers: usize,
+    /// `SHUTDOWN_DELAY`.
+    pub shutdown_delay: Duration,
+    /// Names in `.env` that tokend does not know: told in the log, as they may be misspelt.
+    pub unknown: Vec<String>,
+}
+
+/// One thing wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The variable, or the place in `.env`.
+    pub variable: String,
+    /// What was given; `None` where it may be a secret.
+    pub given: Option<String>,
+    /// What it would accept, as a sentence's end: "must be …".
+    pub expected: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.variable)?;
+        if let Some(given) = &self.given {
+            let shown: String = given.chars().take(GIVEN_CHARS_MAX).collect();
+            let cut = if shown.len() < given.len() { "…" } else { "" };
+            write!(f, "={shown:?}{cut}")?;
+        }
+        write!(f, " {}", self.expected)
+    }
+}
+
+/// Everything wrong with the configuration, one line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(pub Vec<Mistake>);
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration has mistakes:")?;
+        self.0
+            .iter()
+            .try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+impl Config {
+    /// Reads the process's environment and `.env` in the working directory.
+    ///
+    /// # Errors
+    /// With every mistake found.
+    pub fn load() -> Result<Self, ConfigError> {
+        Self::read(std::env::vars_os(), Path::new("."))
+    }
+
+    fn read(
+        real: impl Iterator<Item = (OsString, OsString)>,
+        directory: &Path,
+    ) -> Result<Self, ConfigError> {
+        let known = variable_names();
+        let mut mistakes = Vec::new();
+        let file = dotenv::read(directory).unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            Vec::new()
+        });
+        let unknown = file.iter().map(|(name, _)| name);
+        let unknown: BTreeSet<_> = unknown.filter(|n| !known.contains(*n)).cloned().collect();
+        let mut vars: BTreeMap<String, String> = file.into_iter().collect();
+        for (name, value) in real {
+            let Some(name) = name.to_str().filter(|name| known.contains(*name)) else {
+                continue;
+            };
+            match value.into_string() {
+                Ok(value) => drop(vars.insert(name.to_owned(), value)),
+                Err(_) => mistakes.push(Mistake {
+                    variable: name.to_owned(),
+                    given: None,
+                    expected: "must be UTF-8 text".to_owned(),
+                }),
+            }
+        }
+        match Self::from_vars(vars) {
+            Ok(config) if mistakes.is_empty() => Ok(Self {
+                unknown: unknown.into_iter().collect(),
+                ..config
+            }),
+            Ok(_) => Err(ConfigError(mistakes)),
+            Err(ConfigError(more)) => {
+                mistakes.extend(more);
+                Err(ConfigError(mistakes))
+            }
+        }
+    }
+
+    /// What these variables mean; names that tokend does not know are passed over.
+    ///
+    /// # Errors
+    /// With every mistake found.
+    pub fn from_vars(vars: BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let known = variable_names();
+        let vars = vars.into_iter().filter(|(name, _)| known.contains(name));
+        // Each field takes any text and the names are distinct, so this can't fail.
+        let env: Env = envy::from_iter(vars).unwrap_or_default();
+        let mut read = Reader::default();
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let config = Self {
+            redis_url: read.secret("REDIS_URL", env.redis_url.clone(), RedisUrl::parse),
+            default_policy: default_policy(&env, &mut read),
+            log_filter: read.take(
+                "LOG_LEVEL",
+                env.log_level,
+                LogFilter::default(),
+                LogFilter::parse,
+            ),
+            log_format: read.take("LOG_FORMAT", env.log_format, Format::Auto, Format::parse),
+            host: read.take("HOST", env.host, "127.0.0.1".to_owned(), host),
+            port: read.take("PORT", env.port, 3000, |text| whole(text, 0, u16::MAX)),
+            data_dir: read.take("DATA_DIR", env.data_dir, "./data".into(), directory),
+            partitions: read.take("PARTITIONS", env.partitions, 16, |text| {
+                whole(text, 1, PARTITIONS_MAX)
+            }),
+            key_prefix: read.take(
+                "KEY_PREFIX",
+                env.key_prefix,
+                "tokend".to_owned(),
+                key_prefix,
+            ),
+            workers: read.take("WORKERS", env.workers, cores, |text| {
+                whole(text, 1, WORKERS_MAX)
+            }),
+            shutdown_delay: read.take(
+                "SHUTDOWN_DELAY",
+                env.shutdown_delay,
+                Duration::from_secs(1),
+                shutdown_delay,
+            ),
+            unknown: Vec::new(),
+        };
+        if read.mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError(read.mistakes))
+        }
+    }
+
+    /// What the store needs, with the URL of the Redis that is really used.
+    #[must_use]
+    pub fn store(&self, url: String) -> StoreConfig {
+        StoreConfig {
+            url,
+            key_prefix: self.key_prefix.clone(),
+            partitions: self.partitions,
+            default_policy: self.default_policy.clone(),
+        }
+    }
+}
+
+/// Turns texts into values and collects what is wrong with them.
+#[derive(Default)]
+struct Reader {
+    mistakes: Vec<Mistake>,
+}
+
+impl Reader {
+    fn take<T>(
+        &mut self,
+        variable: &str,
+        given: Option<String>,
+        default: T,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> T {
+        let Some(given) = given.filter(|text| !text.trim().is_empty()) else {
+            return default;
+        };
+        parse(given.trim()).unwrap_or_else(|expected| {
+            self.mistakes.push(Mistake {
+                variable: variable.to_owned(),
+                given: Some(given),
+                expected,
+            });
+            default
+        })
+    }
+
+    /// As `take`, for a value that must never be shown.
+    fn secret<T>(
+        &mut self,
+        variable: &str,
+        given: Option<String>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let before = self.mistakes.len();
+        let value = self.take(variable, given, None, |text| parse(text).map(Some));
+        for mistake in &mut self.mistakes[before..] {
+            mistake.given = None;
+        }
+        value
+    }
+}
+
+/// The policy of pool `default`: each variable is put into a policy that is valid so far, and the
+/// policy's own rules judge it.
+fn default_policy(env: &Env, read: &mut Reader) -> Policy {
+    let judged = |policy: Policy| match policy.mistakes().first() {
+        Some((_, why)) => Err(why.to_string()),
+        None => Ok(policy),
+    };
+    let policy = Policy::FOR_DEFAULT_POOL;
+    let policy = read.take(
+        "TOKEN_LIFETIME",
+        env.token_lifetime.clone(),
+        policy.clone(),
+        |text| {
+            let lifetime_ms = seconds_to_ms(text)?;
+            judged(Policy {
+                lifetime_ms,
+                ..policy
+            })
+        },
+    );
+    let policy = read.take(
+        "KEEP_ALIVE_LIMIT",
+        env.keep_alive_limit.clone(),
+        policy.clone(),
+        |text| {
+            let idle_limit_ms = seconds_to_ms(text)?;
+            judged(Policy {
+                idle_limit_ms,
+                ..policy
+            })
+        },
+    );
+    let cooldown = env.token_unblock_lifetime.clone();
+    let policy = read.take("TOKEN_UNBLOCK_LIFETIME", cooldown, policy.clone(), |text| {
+        let cooldown_ms = seconds_to_ms(text)?;
+        judged(Policy {
+            cooldown_ms,
+            ..policy
+        })
+    });
+    read.take(
+        "MAX_TOKENS",
+        env.max_tokens.clone(),
+        policy.clone(),
+        |text| {
+            let max_tokens = whole(text, 1, Policy::MAX_TOKENS_MAX)?;
+            judged(Policy {
+                max_tokens,
+                ..policy
+            })
+        },
+    )
+}
+
+/// Seconds with or without a fraction, as whole milliseconds. Only "0" is 0: what is shorter than a
+/// millisecond must not turn into "none".
+fn seconds_to_ms(text: &str) -> Result<u64, String> {
+    let seconds: f64 = text.parse().unwrap_or(f64::NAN);
+    if !seconds.is_finite() || seconds < 0.0 {
+        return Err("must be a number of seconds without a unit, such as 60 or 1.5".to_owned());
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // `as` saturates
+    let ms = (seconds * 1_000.0).round() as u64;
+    Ok(if seconds > 0.0 { ms.max(1) } else { 0 })
+}
+
+fn whole<T: std::str::FromStr + PartialOrd + fmt::Display + Copy>(
+    text: &str,
+    min: T,
+    max: T,
+) -> Result<T, String> {
+    match text.parse::<T>() {
+        Ok(number) if number >= min && number <= max => Ok(number),
+        _ => Err(format!("must be a whole number from {min} to {max}")),
+    }
+}
+
+fn shutdown_delay(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=SHUTDOWN_DELAY_S_MAX).contains(&seconds) => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        _ => Err(format!("must be 0 to {SHUTDOWN_DELAY_S_MAX} seconds")),
+    }
+}
+
+/// Whether a name resolves is found out when the listener is bound.
+fn host(text: &str) -> Result<String, String> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".:-_%".contains(c);
+    if !bare.is_empty() && bare.chars().all(plain) {
+        Ok(bare.to_owned())
+    } else {
+        Err("must be an IP address such as 0.0.0.0 or ::, or a host name".to_owned())
+    }
+}
+
+fn directory(text: &str) -> Result<PathBuf, String> {
+    if text.contains('\0') {
+        return Err("must be a directory's path".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// Braces would make a hash tag of their own, and `*?[]\` mean something in key patterns.
+fn key_prefix(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:-".contains(c);
+    if text.len() <= KEY_PREFIX_CHARS_MAX && text.chars().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "must be 1 to {KEY_PREFIX_CHARS_MAX} characters of A-Z, a-z, 0-9 and ._:-"
+        ))
+    }
+}

@@ -1,0 +1,77 @@
+//! The variables' names and meaning.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+/// The variables as they stand in the environment. Texts all, so that every mistake is found and not
+/// only the first; [`Config`](super::Config) is what they mean.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Env {
+    /// `REDIS_URL`: where Redis is; empty: tokend runs one itself, in `DATA_DIR`.
+    pub redis_url: Option<String>,
+    /// `TOKEN_LIFETIME`: seconds after which a lease of pool `default` lapses, unless kept alive.
+    pub token_lifetime: Option<String>,
+    /// `KEEP_ALIVE_LIMIT`: seconds after which a free token of pool `default` that nobody kept alive
+    /// is deleted; 0: never.
+    pub keep_alive_limit: Option<String>,
+    /// `MAX_TOKENS`: most tokens that pool `default` may hold.
+    pub max_tokens: Option<String>,
+    /// `TOKEN_UNBLOCK_LIFETIME`: seconds after which a token of pool `default` that left its holder is
+    /// assignable again; 0: at once.
+    pub token_unblock_lifetime: Option<String>,
+    /// `LOG_LEVEL`: a level or `tracing` filter directives.
+    pub log_level: Option<String>,
+    /// `LOG_FORMAT`: `auto`, `pretty` or `json`.
+    pub log_format: Option<String>,
+    /// `HOST`: the address to listen on.
+    pub host: Option<String>,
+    /// `PORT`: the TCP port to listen on.
+    pub port: Option<String>,
+    /// `DATA_DIR`: where the embedded Redis keeps its data.
+    pub data_dir: Option<String>,
+    /// `PARTITIONS`: over how many hash tags the keys are spread; fixed at first start.
+    pub partitions: Option<String>,
+    /// `KEY_PREFIX`: the first part of every key in Redis.
+    pub key_prefix: Option<String>,
+    /// `WORKERS`: HTTP threads.
+    pub workers: Option<String>,
+    /// `SHUTDOWN_DELAY`: seconds between answering "not ready" and closing the listener.
+    pub shutdown_delay: Option<String>,
+}
+
+/// The names of all variables that tokend reads: the fields of `Env`, in capitals.
+#[must_use]
+pub fn variable_names() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    // The deserializer fails once it has seen the names, which is all that is asked of it.
+    let _ = Env::deserialize(FieldNames(&mut names));
+    names
+}
+
+/// A deserializer that holds nothing and notes which fields it is asked for.
+struct FieldNames<'a>(&'a mut BTreeSet<String>);
+
+impl<'de> serde::Deserializer<'de> for FieldNames<'_> {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_struct<V: serde::de::Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        _visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0.extend(fields.iter().map(|f| f.to_uppercase()));
+        Err(serde::de::Error::custom("only the names are wanted"))
+    }
+
+    fn deserialize_any<V: serde::de::Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(serde::de::Error::custom("not a struct"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}

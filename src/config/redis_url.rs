@@ -1,0 +1,129 @@
+//! `REDIS_URL`, a value that may hold a password.
+
+use std::fmt;
+
+/// Schemes that tokend accepts.
+const SCHEMES: [&str; 3] = ["redis://", "rediss://", "redis+unix://"];
+
+/// Where Redis is. Printing it never shows user, password or query.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl(String);
+
+impl RedisUrl {
+    /// # Errors
+    /// When it is not one of the accepted forms. The message never repeats the value.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(scheme) = SCHEMES.iter().find(|scheme| text.starts_with(**scheme)) else {
+            let begins = text.split_once("://").map(|(scheme, _)| scheme);
+            // What stands before the slashes is shown only if it can be nothing but a scheme.
+            let begins = begins.filter(|s| {
+                s.len() <= 20
+                    && s.bytes()
+                        .all(|b| b.is_ascii_alphabetic() || b"+-.".contains(&b))
+            });
+            let given = begins.map_or_else(
+                || "has no scheme and".to_owned(),
+                |s| format!("begins with {s}:// but"),
+            );
+            return Err(format!(
+                "{given} must be redis://host:6379, rediss://host:6379 or redis+unix:///path/to/socket (or empty, for an embedded Redis)"
+            ));
+        };
+        let rest = &text[scheme.len()..];
+        if rest.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err("must not contain spaces (in a password, write them as %20)".to_owned());
+        }
+        let url = Self(text.to_owned());
+        let place = url.place();
+        if *scheme == "redis+unix://" {
+            if place
+                .split_once('/')
+                .is_none_or(|(_, path)| path.is_empty())
+            {
+                return Err(
+                    "must name the socket's absolute path: redis+unix:///path/to/socket".to_owned(),
+                );
+            }
+        } else if place.is_empty() || place.starts_with([':', '/']) {
+            return Err(format!("must name a host: {scheme}host:6379"));
+        }
+        Ok(url)
+    }
+
+    /// The whole URL, password included: for the connection alone.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Host, port and path. Cuts generously: up to the last `@` anywhere, so that a password with
+    /// characters that should have been escaped stays hidden too.
+    fn place(&self) -> &str {
+        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        let rest = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+        rest.split(['?', '#']).next().unwrap_or("")
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.0.split_once("://").map_or("", |(scheme, _)| scheme);
+        write!(f, "{scheme}://{}", self.place())
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RedisUrl({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_the_accepted_schemes_are_taken_and_printed_without_their_secrets() {
+        for (given, shown) in [
+            ("redis://localhost:6379", "redis://localhost:6379"),
+            ("redis://:hush@db:6379/2", "redis://db:6379/2"),
+            (
+                "rediss://user:hu/s@h@db.example:6380?password=hush",
+                "rediss://db.example:6380",
+            ),
+            (
+                "redis+unix:///run/redis.sock",
+                "redis+unix:///run/redis.sock",
+            ),
+            (
+                "redis+unix://u:hush@x/run/redis.sock",
+                "redis+unix://x/run/redis.sock",
+            ),
+        ] {
+            let url = RedisUrl::parse(given).expect(given);
+            assert_eq!(url.to_string(), shown);
+            assert!(!format!("{url:?}").contains("hush"));
+            assert_eq!(url.expose(), given);
+        }
+    }
+
+    #[test]
+    fn other_urls_are_refused_without_being_repeated() {
+        for given in [
+            "localhost:6379",
+            "http://hush@db",
+            "hush",
+            "redis:/hush",
+            "redis://",
+            "redis://:hush@",
+            "redis://:hush@:6379",
+            "redis+unix://hush",
+            "redis://:hush hush@db",
+            "hush-9://db",
+        ] {
+            let why = RedisUrl::parse(given).expect_err(given);
+            assert!(why.contains("must"), "{why}");
+            assert!(!why.contains("hush"), "{why}");
+        }
+    }
+}

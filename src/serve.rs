@@ -1,0 +1,291 @@
+//! `tokend serve`: from the environment to a running service, and its orderly end.
+//!
+//! The order matters. Starting: configuration (all mistakes at once), logs, the listener (so that a
+//! taken port is told before anything is touched), Redis, store, HTTP. Stopping is the reverse, and
+//! never takes longer than 10 s.
+
+use std::future::Future;
+use std::io::IsTerminal;
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::embedded::Embedded;
+use crate::http::system::ShuttingDown;
+use crate::metrics::Metrics;
+use crate::server;
+use crate::store::Store;
+
+/// `EX_CONFIG` of sysexits.h: the configuration is wrong, starting again will not help.
+const EXIT_CONFIG: u8 = 78;
+/// Longest that a stop may take from its first signal: a little less than the 10 s that `docker stop`
+/// waits (Kubernetes waits 30 s).
+const SHUTDOWN_MAX: Duration = Duration::from_millis(9_500);
+/// Longest that requests in flight are waited for: each is answered within 2 s, whatever Redis does.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// Longest that the store may take to send what is queued.
+const STORE_STOP_MAX: Duration = Duration::from_secs(2);
+/// Kept back, while draining, for the steps after it.
+const AFTER_DRAIN: Duration = Duration::from_secs(2);
+
+/// Runs the service until a signal ends it. `port_override` wins over `PORT`.
+///
+/// Exit codes: 0 after an orderly stop, 78 for a wrong configuration, 1 for anything else that keeps
+/// it from running, 128 + n where a second signal n cut the stop short.
+#[must_use]
+pub fn run(port_override: Option<u16>) -> ExitCode {
+    let mut config = match Config::load() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("tokend: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    config.port = port_override.unwrap_or(config.port);
+    crate::telemetry::init(&config.log_filter, config.log_format);
+    for name in &config.unknown {
+        tracing::warn!(".env sets {name}, which tokend does not know: misspelt?");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("starting the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(serve(&config)).unwrap_or_else(|why| {
+        tracing::error!("{why}");
+        ExitCode::FAILURE
+    });
+    // Whatever still runs is not worth waiting for: all that mattered has been stopped.
+    runtime.shutdown_background();
+    code
+}
+
+/// Starts everything and waits for its end. An error is a sentence for the log.
+async fn serve(config: &Config) -> Result<ExitCode, String> {
+    let mut signals = Signals::install().map_err(|error| format!("signal handlers: {error}"))?;
+    let listener = bind(&config.host, config.port)?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let service = tokio::select! {
+        service = Service::start(config, listener) => service?,
+        // Nothing was promised to anyone yet. The embedded Redis dies with this process.
+        stop = signals.next() => {
+            tracing::info!("{} while starting", stop.name());
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    announce(config, address);
+    service.until_stopped(config, &mut signals).await
+}
+
+/// Binds before anything else is started.
+fn bind(host: &str, port: u16) -> Result<TcpListener, String> {
+    TcpListener::bind((host, port)).map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "; choose another PORT, or stop what listens there",
+            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
+            _ => "",
+        };
+        format!("can't listen on HOST {host}, PORT {port}: {error}{hint}")
+    })
+}
+
+/// One line on what is served where, and on a terminal how to try it.
+fn announce(config: &Config, address: std::net::SocketAddr) {
+    let redis = match &config.redis_url {
+        Some(url) => url.to_string(),
+        None => format!("embedded, data in {}", config.data_dir.display()),
+    };
+    tracing::info!(
+        "tokend {} serves http://{address} (Redis: {redis})",
+        env!("CARGO_PKG_VERSION")
+    );
+    if std::io::stdout().is_terminal() {
+        println!(
+            "try: curl -X POST http://{address}/tokens/generate -H 'content-type: application/json' -d '{{\"count\": 10}}'"
+        );
+    }
+}
+
+/// What runs, in the order in which it was started.
+struct Service {
+    embedded: Option<Embedded>,
+    store: Store,
+    http: actix_web::dev::ServerHandle,
+    http_ended: tokio::task::JoinHandle<std::io::Result<()>>,
+    shutting_down: ShuttingDown,
+}
+
+impl Service {
+    async fn start(config: &Config, listener: TcpListener) -> Result<Self, String> {
+        let (embedded, url) = match &config.redis_url {
+            Some(url) => (None, url.expose().to_owned()),
+            None => {
+                let embedded = Embedded::start(&config.data_dir).await;
+                let embedded = embedded.map_err(|error| error.to_string())?;
+                let url = embedded.url().to_owned();
+                (Some(embedded), url)
+            }
+        };
+        let metrics = Arc::new(Metrics::new());
+        let store = Store::start(config.store(url), Arc::clone(&metrics)).await;
+        let store = store.map_err(|error| error.to_string())?;
+        let shutting_down = ShuttingDown::default();
+        let app = server::App {
+            store: store.clone(),
+            metrics,
+            shutting_down: shutting_down.clone(),
+        };
+        let http = server::start(listener, app, config.workers)
+            .map_err(|error| format!("starting HTTP: {error}"))?;
+        Ok(Self {
+            embedded,
+            store,
+            http: http.handle(),
+            http_ended: tokio::spawn(http),
+            shutting_down,
+        })
+    }
+
+    async fn until_stopped(
+        mut self,
+        config: &Config,
+        signals: &mut Signals,
+    ) -> Result<ExitCode, String> {
+        let stop = tokio::select! {
+            stop = signals.next() => stop,
+            ended = &mut self.http_ended => {
+                self.stop(Duration::ZERO).await;
+                return Err(format!("the HTTP server ended by itself: {ended:?}"));
+            }
+        };
+        // Ctrl-C is a person who wants it gone; SIGTERM comes with a load balancer that has to notice.
+        let delay = match stop {
+            Stop::Terminate => config.shutdown_delay,
+            Stop::Interrupt => Duration::ZERO,
+        };
+        tracing::info!("{}: stopping; a second signal ends it at once", stop.name());
+        tokio::select! {
+            () = self.stop(delay) => {
+                tracing::info!("stopped");
+                Ok(ExitCode::SUCCESS)
+            }
+            second = signals.next() => {
+                tracing::warn!("{}: ending at once", second.name());
+                Ok(ExitCode::from(second.exit_code()))
+            }
+        }
+    }
+
+    /// Stops accepting, answers what is in flight, sends what is queued, ends Redis: each step within
+    /// its limit and all of them within [`SHUTDOWN_MAX`]. Nothing acknowledged is lost if one is cut
+    /// short.
+    async fn stop(self, delay: Duration) {
+        let deadline = Instant::now() + SHUTDOWN_MAX;
+        self.shutting_down.begin();
+        tokio::time::sleep(delay).await;
+        let drain = DRAIN_MAX.min(deadline.duration_since(Instant::now()) - AFTER_DRAIN);
+        step(
+            "requests in flight",
+            Instant::now() + drain,
+            self.http.stop(true),
+        )
+        .await;
+        let store_deadline = deadline.min(Instant::now() + STORE_STOP_MAX);
+        step("the store", store_deadline, self.store.stop()).await;
+        if let Some(embedded) = self.embedded {
+            step("redis-server", deadline, embedded.stop()).await;
+        }
+    }
+}
+
+/// Waits for one step of the stop, and says so if it has to be cut short.
+async fn step(what: &str, deadline: Instant, step: impl Future<Output = ()>) {
+    if tokio::time::timeout_at(deadline, step).await.is_err() {
+        tracing::warn!("stopping: {what} took too long, going on without");
+    }
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy)]
+enum Stop {
+    Terminate,
+    Interrupt,
+}
+
+impl Stop {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Terminate => "SIGTERM",
+            Self::Interrupt => "SIGINT",
+        }
+    }
+
+    /// What a shell reports for a process that the signal ended: 128 and its number.
+    fn exit_code(self) -> u8 {
+        match self {
+            Self::Terminate => 128 + 15,
+            Self::Interrupt => 128 + 2,
+        }
+    }
+}
+
+/// The signals that end the service.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.terminate.recv() => Stop::Terminate,
+            _ = self.interrupt.recv() => Stop::Interrupt,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_told_with_its_variables() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = taken.local_addr().expect("bound").port();
+        let why = bind("127.0.0.1", port).expect_err("it is taken");
+        assert!(
+            why.contains(&format!("PORT {port}")) && why.contains("stop what listens"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn the_longest_delay_leaves_time_to_drain() {
+        // `SHUTDOWN_DELAY` is at most 5 s; the subtraction in `stop` must not go below zero.
+        assert!(SHUTDOWN_MAX > Duration::from_secs(5) + AFTER_DRAIN);
+    }
+
+    #[tokio::test]
+    async fn a_step_that_hangs_is_cut_short() {
+        let cut = step("this", Instant::now(), std::future::pending());
+        let patience = Duration::from_secs(30);
+        assert!(tokio::time::timeout(patience, cut).await.is_ok());
+    }
+}
