@@ -1,6 +1,12 @@
 //! tokend hands out scarce tokens, each to at most one holder at a time, and takes them back when the
 //! holder lets go, goes quiet or dies.
+//!
+//! Reading order: [`token`] is the domain, without I/O; [`store`] binds one Lua script per verb, and all
+//! state lies behind it in Redis; [`http`] and [`server`] are the contract; [`serve`] makes a process of
+//! them, out of [`config`] and perhaps an [`embedded`] Redis; [`cli`] is the client for people and scripts.
+//! `ARCHITECTURE.md` traces an assign, a lapse and a Redis outage through them.
 
+pub mod cli;
 pub mod config;
 pub mod embedded;
 pub mod http;

@@ -1,0 +1,192 @@
+//! Getting a lease: one `Idempotency-Key` over all tries, so that a try whose answer went missing
+//! is found by the next instead of holding a second token.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::clock::Moment;
+use super::process::SignalStream;
+use super::timing::Timing;
+use crate::cli::client::{AssignRequest, Client, Grant};
+use crate::cli::duration;
+use crate::cli::error::{CallError, Failure, slug};
+use crate::token::{IdempotencyKey, PoolName};
+
+/// Tries after an unknown outcome where `--wait-for` sets no limit: the service remembers the key,
+/// so a second try nearly always settles it.
+const UNKNOWN_TRIES_MAX: u32 = 3;
+/// Before trying again where the service names no time.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Before asking again after an unknown outcome: the grant's time is running.
+const PAUSE_UNKNOWN: Duration = Duration::from_millis(250);
+/// At most this much more, at random: many who wait for one pool should not all come at once.
+const JITTER_MS_MAX: u64 = 250;
+/// Told to end while a request is under way, we wait this long for its answer, so that a grant it
+/// brings is given back rather than left to lapse.
+const PARTING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A grant, and its timing from the moment before it was asked for.
+pub struct Acquired {
+    pub grant: Grant,
+    pub timing: Timing,
+}
+
+/// How asking for a lease ended, if not in an error.
+pub enum Outcome {
+    Granted(Acquired),
+    /// We were told to end; if a grant came all the same, it is to be given back.
+    Interrupted(Signal, Option<Acquired>),
+}
+
+/// Leases a token, trying for `wait_for` if there is none.
+pub async fn acquire(
+    client: &Client,
+    pool: &PoolName,
+    request: &AssignRequest,
+    wait_for: Option<Duration>,
+    signals: &mut SignalStream,
+) -> Result<Outcome, Failure> {
+    let started = Moment::now();
+    let mut key = new_key()?;
+    let mut tries = 0;
+    loop {
+        let outcome = {
+            let mut attempt = std::pin::pin!(attempt(client, pool, request, &key));
+            tokio::select! {
+                outcome = &mut attempt => outcome,
+                signal = signals.recv() => {
+                    let parting = tokio::time::timeout(PARTING_TIMEOUT, attempt).await;
+                    let granted = parting.ok().and_then(Result::ok);
+                    return Ok(Outcome::Interrupted(signal, granted));
+                }
+            }
+        };
+        let error = match outcome {
+            Ok(acquired) => return Ok(Outcome::Granted(acquired)),
+            Err(error) => error,
+        };
+        tries += 1;
+        let waited = Moment::now().since(started);
+        let left = wait_for.map(|limit| limit.saturating_sub(waited));
+        let Some(pause) = pause_after(&error, tries, left) else {
+            return Err(error.into());
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause + jitter(left)) => {}
+            signal = signals.recv() => return Ok(Outcome::Interrupted(signal, None)),
+        }
+        if error.slug() == Some(slug::LEASE_LOST) {
+            // The key found a grant that ended before we heard of it; it is of no more use.
+            key = new_key()?;
+        }
+    }
+}
+
+/// One request; the lease's time starts, for us, before it is sent.
+async fn attempt(
+    client: &Client,
+    pool: &PoolName,
+    request: &AssignRequest,
+    key: &IdempotencyKey,
+) -> Result<Acquired, CallError> {
+    let sent = Moment::now();
+    let grant = client.assign(pool, request, Some(key)).await?.value;
+    let timing = Timing::granted(sent, duration::from_seconds(grant.expires_in));
+    Ok(Acquired { grant, timing })
+}
+
+/// How long to wait before the next try, or `None` to give up. `left` is what remains of
+/// `--wait-for`, if that was given: the last try comes when it is over.
+fn pause_after(error: &CallError, tries: u32, left: Option<Duration>) -> Option<Duration> {
+    let in_time = |pause: Duration| {
+        let left = left.filter(|left| !left.is_zero())?;
+        Some(pause.min(left))
+    };
+    if error.may_have_run() || error.slug() == Some(slug::LEASE_LOST) {
+        return match left {
+            None if tries < UNKNOWN_TRIES_MAX => Some(PAUSE_UNKNOWN),
+            _ => in_time(error.retry_after().unwrap_or(PAUSE_UNKNOWN)),
+        };
+    }
+    let may_pass = match error {
+        CallError::NotSent(_) => true,
+        CallError::Refused(problem) => {
+            problem.status >= 500
+                || matches!(
+                    problem.slug(),
+                    slug::NO_TOKEN_AVAILABLE | slug::NOT_FREE | slug::RATE_LIMITED
+                )
+        }
+        CallError::NoAnswer(_) | CallError::Strange { .. } => false,
+    };
+    may_pass
+        .then(|| in_time(error.retry_after().unwrap_or(PAUSE)))
+        .flatten()
+}
+
+/// Nothing where no waiting was asked for, nor beyond its end.
+fn jitter(left: Option<Duration>) -> Duration {
+    let spread = Duration::from_millis(rand::random_range(0..=JITTER_MS_MAX));
+    left.map_or(Duration::ZERO, |left| spread.min(left))
+}
+
+fn new_key() -> Result<IdempotencyKey, Failure> {
+    IdempotencyKey::parse(&uuid::Uuid::new_v4().to_string())
+        .map_err(|why| Failure::usage(why.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::error::Problem;
+
+    fn refused(slug: &str, status: u16, retry_after: Option<u64>) -> CallError {
+        CallError::Refused(Problem {
+            kind: format!("/problems/{slug}"),
+            status,
+            retry_after: retry_after.map(Duration::from_secs),
+            ..Problem::default()
+        })
+    }
+
+    const LEFT: Option<Duration> = Some(Duration::from_secs(30));
+
+    #[test]
+    fn without_wait_for_only_an_unknown_outcome_is_retried() {
+        let unknown = refused("outcome-unknown", 503, None);
+        assert!(pause_after(&unknown, 1, None).is_some());
+        assert!(pause_after(&unknown, UNKNOWN_TRIES_MAX, None).is_none());
+        let timeout = CallError::NoAnswer("timed out".to_owned());
+        assert!(pause_after(&timeout, 1, None).is_some());
+        assert!(pause_after(&refused("no-token-available", 404, Some(1)), 1, None).is_none());
+        assert!(pause_after(&CallError::NotSent(String::new()), 1, None).is_none());
+    }
+
+    #[test]
+    fn waiting_honours_retry_after_and_tries_a_last_time_at_the_end() {
+        let empty = |seconds| refused("no-token-available", 404, seconds);
+        let seconds = |n| Some(Duration::from_secs(n));
+        assert_eq!(pause_after(&empty(Some(7)), 1, LEFT), seconds(7));
+        assert_eq!(pause_after(&empty(Some(60)), 1, LEFT), LEFT);
+        assert_eq!(pause_after(&empty(None), 1, LEFT), Some(PAUSE));
+        assert_eq!(pause_after(&empty(Some(7)), 9, Some(Duration::ZERO)), None);
+    }
+
+    #[test]
+    fn what_may_pass_is_waited_for_and_what_may_not_is_not() {
+        for (slug, status, waits) in [
+            ("not-free", 409, true),
+            ("rate-limited", 429, true),
+            ("store-unavailable", 503, true),
+            ("pool-not-found", 404, false),
+            ("token-not-found", 404, false),
+            ("invalid-request", 400, false),
+            ("unauthorized", 401, false),
+        ] {
+            let pause = pause_after(&refused(slug, status, None), 1, LEFT);
+            assert_eq!(pause.is_some(), waits, "{slug}");
+        }
+        assert!(pause_after(&CallError::NotSent(String::new()), 1, LEFT).is_some());
+    }
+}

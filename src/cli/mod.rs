@@ -1,0 +1,210 @@
+//! The command line: everything that `tokend` does besides serving.
+//!
+//! Reading order: this file (what the commands are), [`client`] (the HTTP contract as Rust),
+//! [`error`] (exit codes), then a file per concern. [`lease`] is the one with moving parts.
+//!
+//! **Architecture Invariant:** nothing here knows the store. The command line is a client of the
+//! HTTP contract like any other, so whatever it can do, every other client can.
+
+pub mod client;
+mod duration;
+pub mod error;
+mod import;
+mod lease;
+mod output;
+mod pool;
+mod tokens;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use reqwest::Url;
+
+use self::client::Client;
+use self::error::Failure;
+use self::output::Output;
+use crate::token::PoolName;
+
+/// Hands out scarce tokens, each to at most one holder at a time, and takes them back.
+#[derive(Debug, Parser)]
+#[command(name = "tokend", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Where the service listens.
+    // Its value may carry a password, so help does not repeat it.
+    #[arg(
+        long,
+        global = true,
+        env = "TOKEND_URL",
+        hide_env_values = true,
+        display_order = 100,
+        default_value = "http://127.0.0.1:3000",
+        value_parser = client::parse_url
+    )]
+    pub url: Url,
+    /// Print the service's JSON answer, as one line.
+    #[arg(long, global = true, display_order = 101)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The table that `--help` ends with; the numbers are the constants of [`error`].
+const EXIT_CODES: &str = "\
+Durations: 90s, 2m, 1h, 1h 30m, or plain seconds (fractions allowed).
+
+Exit codes:
+  0    done
+  1    the service refused (any 4xx not listed here), or the output could not be written
+  2    usage: bad arguments, or an input file that cannot be used
+  69   the service is unreachable, or answered with a 5xx
+  75   no token is available, or the one asked for is not free; try again later
+  76   the lease is lost
+  `tokend lease` otherwise exits with COMMAND's own code: 128+n when signal n ended it,
+  126 when it is not executable, 127 when it was not found";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service.
+    Serve(ServeArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// What a client of a running service can do.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// List, show, create, change or delete pools.
+    #[command(subcommand)]
+    Pool(pool::PoolCommand),
+    /// Add new random tokens to a pool and print them, one per line.
+    Generate(tokens::GenerateArgs),
+    /// Add your own tokens to a pool, one per line of a file.
+    Import(import::ImportArgs),
+    /// Lease a token: a random free one, or the one named.
+    Assign(tokens::AssignArgs),
+    /// Extend a lease, or restart the idle clock of a free token.
+    KeepAlive(tokens::KeepAliveArgs),
+    /// Give a token back.
+    Unblock(tokens::UnblockArgs),
+    /// Delete a token, whatever its state.
+    Delete(tokens::TokenArgs),
+    /// Show where a token stands.
+    Inspect(tokens::TokenArgs),
+    /// Run a command for as long as it holds a token.
+    #[command(after_help = lease::HELP)]
+    Lease(lease::LeaseArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Port to listen on; wins over the environment's PORT.
+    #[arg(short, long)]
+    pub port: Option<u16>,
+}
+
+/// The pool that a verb acts on.
+#[derive(Debug, Args)]
+pub struct PoolArg {
+    /// The pool to act on.
+    #[arg(
+        long = "pool",
+        env = "TOKEND_POOL",
+        hide_env_values = true,
+        value_name = "NAME",
+        default_value = crate::token::DEFAULT_POOL,
+        value_parser = PoolName::parse
+    )]
+    pub name: PoolName,
+}
+
+/// Runs one command to its end and says how it went.
+///
+/// Call it from the main thread: `lease` asks the kernel to end COMMAND when the thread that
+/// started it dies, and the runtime below starts it from the calling thread.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Serve(args) => crate::serve::run(args.port),
+        Command::Client(command) => run_client(cli.url, cli.json, command),
+    }
+}
+
+fn run_client(url: Url, json: bool, command: ClientCommand) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::io("cannot start", &error).report(),
+    };
+    let ended = runtime.block_on(dispatch(url, json, command));
+    // A name look-up that hangs sits in a thread of its own; do not wait for it.
+    runtime.shutdown_background();
+    match ended {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn dispatch(url: Url, json: bool, command: ClientCommand) -> Result<ExitCode, Failure> {
+    let client = Client::new(url)?;
+    let output = Output { json };
+    match command {
+        ClientCommand::Pool(command) => pool::run(&client, output, command).await?,
+        ClientCommand::Generate(args) => tokens::generate(&client, output, &args).await?,
+        ClientCommand::Import(args) => import::run(&client, output, &args).await?,
+        ClientCommand::Assign(args) => tokens::assign(&client, output, args).await?,
+        ClientCommand::KeepAlive(args) => tokens::keep_alive(&client, output, args).await?,
+        ClientCommand::Unblock(args) => tokens::unblock(&client, output, args).await?,
+        ClientCommand::Delete(args) => tokens::delete(&client, output, args).await?,
+        ClientCommand::Inspect(args) => tokens::inspect(&client, output, args).await?,
+        ClientCommand::Lease(args) => return lease::run(client, args).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_commands_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_pool_comes_from_the_flag_and_a_bad_name_is_a_usage_error() {
+        let cli = Cli::try_parse_from(["tokend", "inspect", "--pool", "seats", "a"]).unwrap();
+        let Command::Client(ClientCommand::Inspect(args)) = cli.command else {
+            panic!("not inspect")
+        };
+        assert_eq!(args.pool.name.as_str(), "seats");
+        let error = Cli::try_parse_from(["tokend", "inspect", "--pool", "_one_time", "a"])
+            .expect_err("flows' pools are out of reach");
+        assert_eq!(error.exit_code(), i32::from(error::EXIT_USAGE));
+    }
+
+    #[test]
+    fn lease_takes_everything_after_the_dashes_as_the_command() {
+        let cli =
+            Cli::try_parse_from(["tokend", "lease", "seats", "--", "make", "--json"]).unwrap();
+        assert!(!cli.json);
+        assert!(Cli::try_parse_from(["tokend", "lease", "seats"]).is_err());
+    }
+
+    #[test]
+    fn the_table_of_exit_codes_names_every_code() {
+        for code in [
+            error::EXIT_REFUSED,
+            error::EXIT_USAGE,
+            error::EXIT_UNAVAILABLE,
+            error::EXIT_TRY_LATER,
+            error::EXIT_LEASE_LOST,
+        ] {
+            assert!(EXIT_CODES.contains(&format!("\n  {code:<5}")), "{code}");
+        }
+    }
+}
