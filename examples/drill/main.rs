@@ -1,0 +1,75 @@
+//! Drills: what tokend does when things die, measured on this machine, with real processes.
+//!
+//! `cargo run --release --example drill -- NAME…` runs the drills named, without a name all of them:
+//!
+//! - `chaos`: 64 clients, two replicas, one killed with SIGKILL every 5 s
+//! - `lag`: release lag, alone, beside a million unrelated expiring keys, and with pub/sub cut
+//! - `burst`: a million leases of one pool lapse at once, beside a small pool
+//! - `embedded`: the embedded Redis is killed under load, and its disk stalls
+//! - `import`: 100,000 phone numbers from a file
+//!
+//! Needs `redis-server` and, for the stalling disk, `cc`. Traffic stays on the loopback interface. Each
+//! drill ends by itself, prints its figures, and the exit code is 1 if an invariant was broken.
+
+mod burst;
+mod chaos;
+mod embedded;
+mod import;
+mod lag;
+mod process;
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// What a drill found: its figures, and what it saw that must never be.
+#[derive(Default)]
+pub struct Report {
+    pub figures: Vec<(String, String)>,
+    pub violations: Vec<String>,
+}
+
+impl Report {
+    pub fn figure(&mut self, name: &str, value: impl Display) {
+        self.figures.push((name.to_owned(), format!("{value}")));
+    }
+
+    pub fn check(&mut self, holds: bool, violation: impl Into<String>) {
+        if !holds {
+            self.violations.push(violation.into());
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let mut names: Vec<String> = std::env::args().skip(1).collect();
+    if names.is_empty() {
+        names = ["import", "lag", "burst", "embedded", "chaos"]
+            .map(str::to_owned)
+            .to_vec();
+    }
+    let mut broken = false;
+    for name in names {
+        println!("## {name}");
+        let report = match name.as_str() {
+            "chaos" => chaos::drill().await,
+            "lag" => lag::drill().await,
+            "burst" => burst::drill().await,
+            "embedded" => embedded::drill().await,
+            "import" => import::drill().await,
+            other => {
+                eprintln!("no drill {other}");
+                return ExitCode::from(2);
+            }
+        };
+        for (figure, value) in &report.figures {
+            println!("{figure:<52} {value}");
+        }
+        for violation in &report.violations {
+            println!("VIOLATED: {violation}");
+        }
+        broken |= !report.violations.is_empty();
+        println!();
+    }
+    ExitCode::from(u8::from(broken))
+}
