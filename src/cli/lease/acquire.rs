@@ -18,6 +18,9 @@ use crate::token::{IdempotencyKey, PoolName};
 const UNKNOWN_TRIES_MAX: u32 = 3;
 /// Before trying again where the service names no time.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Longest wait for a token that is not free. The service's Retry-After tells when the next deadline falls;
+/// a holder may let go long before.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Before asking again after an unknown outcome: the grant's time is running.
 const PAUSE_UNKNOWN: Duration = Duration::from_millis(250);
 /// At most this much more, at random: many who wait for one pool should not all come at once.
@@ -109,20 +112,17 @@ fn pause_after(error: &CallError, tries: u32, left: Option<Duration>) -> Option<
             _ => in_time(error.retry_after().unwrap_or(PAUSE_UNKNOWN)),
         };
     }
-    let may_pass = match error {
-        CallError::NotSent(_) => true,
-        CallError::Refused(problem) => {
-            problem.status >= 500
-                || matches!(
-                    problem.slug(),
-                    slug::NO_TOKEN_AVAILABLE | slug::NOT_FREE | slug::RATE_LIMITED
-                )
-        }
-        CallError::NoAnswer(_) | CallError::Strange { .. } => false,
-    };
-    may_pass
-        .then(|| in_time(error.retry_after().unwrap_or(PAUSE)))
-        .flatten()
+    let pause = error.retry_after().unwrap_or(PAUSE);
+    match error {
+        CallError::NotSent(_) => in_time(pause),
+        CallError::Refused(problem) => match problem.slug() {
+            slug::NO_TOKEN_AVAILABLE | slug::NOT_FREE => in_time(pause.min(PAUSE_MAX)),
+            slug::RATE_LIMITED => in_time(pause),
+            _ if problem.status >= 500 => in_time(pause),
+            _ => None,
+        },
+        CallError::NoAnswer(_) | CallError::Strange { .. } => None,
+    }
 }
 
 /// Nothing where no waiting was asked for, nor beyond its end.
@@ -166,9 +166,12 @@ mod tests {
     #[test]
     fn waiting_honours_retry_after_and_tries_a_last_time_at_the_end() {
         let empty = |seconds| refused("no-token-available", 404, seconds);
+        let limited = |seconds| refused("rate-limited", 429, seconds);
         let seconds = |n| Some(Duration::from_secs(n));
-        assert_eq!(pause_after(&empty(Some(7)), 1, LEFT), seconds(7));
-        assert_eq!(pause_after(&empty(Some(60)), 1, LEFT), LEFT);
+        assert_eq!(pause_after(&empty(Some(1)), 1, LEFT), seconds(1));
+        assert_eq!(pause_after(&empty(Some(60)), 1, LEFT), Some(PAUSE_MAX));
+        assert_eq!(pause_after(&limited(Some(7)), 1, LEFT), seconds(7));
+        assert_eq!(pause_after(&limited(Some(60)), 1, LEFT), LEFT);
         assert_eq!(pause_after(&empty(None), 1, LEFT), Some(PAUSE));
         assert_eq!(pause_after(&empty(Some(7)), 9, Some(Duration::ZERO)), None);
     }
