@@ -133,9 +133,12 @@ fn keep_prepared(inner: Arc<Inner>) -> watch::Receiver<Progress> {
             while !inner.redis.stopping() {
                 match prepare(&inner).await {
                     Ok(()) => {
-                        inner.prepared.store(true, Ordering::Release);
+                        let again = inner.prepared.swap(true, Ordering::AcqRel);
                         tell.send_replace(Progress::Ready);
-                        info!("connected to Redis");
+                        info!(again, "connected to Redis");
+                        if !again {
+                            let _ = connections.try_recv(); // this connection's own event
+                        }
                         break;
                     }
                     Err(Failure::Refused(why)) => {
