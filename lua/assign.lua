@@ -46,7 +46,7 @@ local function take(p)
     if p.looked >= REFILL_MAX then return nil, 'again' end
     flush_pool(p) -- an idle token that was popped must not be found again
     p.ready = redis.call('SPOP', p.free, math.max(p.wanted, 1))
-    p.looked = p.looked + math.max(p.wanted, 1)
+    p.looked = p.looked + #p.ready
     fetch(p, p.ready)
     for _, token in ipairs(p.ready) do
       p.tokens[token].popped = true
@@ -100,22 +100,23 @@ local function assign(p, key, fingerprint, holder, lifetime, wish)
   return {'granted', token, t.fence, t.deadline, holder}
 end
 
-local items = {}
+local items = {} -- all are checked before the first write
 for i = 1, #ARGV, WIDTH do
-  local p = pool_for(ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  local p, lifetime = pool_for(ARGV[i], ARGV[i + 1], ARGV[i + 2]), tonumber(ARGV[i + 6])
+  if not lifetime then error('lifetime is not a number') end
   if p then
     p.ready, p.looked = p.ready or {}, 0
     p.wanted = (p.wanted or 0) + (ARGV[i + 7] == '' and 1 or 0)
   end
-  items[#items + 1] = {p, i}
+  items[#items + 1] = {p, i, lifetime}
 end
 fence = math.max(tonumber(redis.call('GET', PREFIX .. ':fence') or 0) + 1, now_us)
 redis.call('SET', PREFIX .. ':fence', int(fence + #items - 1))
 
 local replies = {}
 for n, item in ipairs(items) do
-  local p, i = item[1], item[2]
-  replies[n] = p and assign(p, ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], tonumber(ARGV[i + 6]), ARGV[i + 7])
+  local p, i, lifetime = item[1], item[2], item[3]
+  replies[n] = p and assign(p, ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], lifetime, ARGV[i + 7])
     or {'stale'}
 end
 return finish(replies)

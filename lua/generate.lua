@@ -34,7 +34,7 @@ local function generate(p, key, fingerprint, tokens)
   end
   local new, existing = sort_out(p, tokens)
   flush_pool(p) -- what fetch found idle no longer counts
-  if redis.call('HLEN', p.records) + #new > p.max_tokens then
+  if #new > 0 and redis.call('HLEN', p.records) + #new > p.max_tokens then
     local _, more = sweep_pool(p, SWEEP_MAX)
     if more then return {'again'} end
     local total = redis.call('HLEN', p.records)
@@ -52,13 +52,19 @@ local function generate(p, key, fingerprint, tokens)
   return {'added', existing}
 end
 
-local replies, i = {}, 1
+local items, i = {}, 1 -- all are checked before the first write
 while i <= #ARGV do
-  local key, fingerprint, count = ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5])
-  local p = pool_for(ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  local count = tonumber(ARGV[i + 5])
+  if not count or i + 5 + count > #ARGV then error('count is not that of the tokens') end
   local tokens = {}
   for n = 1, count do tokens[n] = ARGV[i + 5 + n] end
-  replies[#replies + 1] = p and generate(p, key, fingerprint, tokens) or {'stale'}
+  items[#items + 1] = {pool_for(ARGV[i], ARGV[i + 1], ARGV[i + 2]) or false, ARGV[i + 3], ARGV[i + 4], tokens}
   i = i + 6 + count
+end
+
+local replies = {}
+for n, item in ipairs(items) do
+  local p, key, fingerprint, tokens = unpack(item)
+  replies[n] = p and generate(p, key, fingerprint, tokens) or {'stale'}
 end
 return finish(replies)

@@ -9,12 +9,11 @@
 
 local WIDTH = 6
 
--- Clamped to max_hold since the grant, but never to before what the holder was told.
+-- Clamped to max_hold since the grant, but never to before what the holder was told; never past what is asked.
 local function extend(p, t, lifetime)
   local deadline = now + (lifetime > 0 and lifetime or p.lifetime)
-  local limit = t.since + p.max_hold
-  if p.max_hold > 0 and deadline > limit then deadline = math.max(limit, t.deadline) end
-  t.deadline = deadline
+  local limit = math.max(t.since + p.max_hold, t.deadline)
+  t.deadline = p.max_hold > 0 and math.min(deadline, limit) or deadline
 end
 
 local function keep_alive(p, token, fence, lifetime)

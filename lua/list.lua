@@ -2,34 +2,56 @@
 -- list: one page of a pool's tokens, in no particular order; a token that is there throughout a walk is shown.
 -- KEYS[1]  prefix    of every key touched; its hash tag is the slot
 -- KEYS[2]  guard     never exists; with KEYS[1] makes a moving slot answer before the script starts
--- ARGV[…]  items     pool, generation, version, state or '', cursor, skip (of what the cursor gives), limit
--- RETURNS  per item: {'page', next cursor or '', next skip, {token, state, fence, deadline_ms, since_ms, holder}…} | {'stale'}
+-- ARGV[…]  items     pool, generation, version, state or '', cursor, after (this token of what the cursor gives) or '', limit
+-- RETURNS  per item: {'page', next cursor or '', next after or '', {token, state, fence, deadline_ms, since_ms, holder}…} | {'stale'}
 -- COST     O(limit), at most ROUNDS_MAX times over when a state is rare
 -- RETRY    safe: it writes nothing
 
 local WIDTH = 7
 local ROUNDS_MAX = 10 -- so that a rare state cannot make one call walk the whole pool
 
-local function list(p, state, cursor, skip, limit)
-  local page = {'page', '', 0}
-  for _ = 1, ROUNDS_MAX do
-    local next_cursor, flat = unpack(redis.call('HSCAN', p.records, cursor, 'COUNT', limit))
-    for i = 2 * skip + 1, #flat, 2 do
-      local t = unpack_record(flat[i + 1])
-      t.dirty = true -- shown as settled, never written
-      settle(p, flat[i], t)
-      if t.state and (state == '' or STATES[t.state] == state) then
-        page[#page + 1] = {flat[i], STATES[t.state], t.fence, t.deadline, t.since, t.holder}
-      end
-      if #page - 3 == limit and i + 1 < #flat then
-        page[2], page[3] = cursor, (i + 1) / 2
-        return page
-      end
+-- Whether one token's bytes come before another's. Lua's own `<` goes by the server's locale.
+local function before(one, other)
+  for i = 1, math.min(#one, #other) do
+    local a, b = string.byte(one, i), string.byte(other, i)
+    if a ~= b then return a < b end
+  end
+  return #one < #other
+end
+
+local function scan(p, state, cursor, after, count)
+  local next_cursor, flat = unpack(redis.call('HSCAN', p.records, cursor, 'COUNT', count))
+  local found = {}
+  for i = 1, #flat, 2 do
+    local token, t = flat[i], unpack_record(flat[i + 1])
+    t.dirty = true -- shown as settled, never written
+    settle(p, token, t)
+    if t.state and (state == '' or STATES[t.state] == state) and (after == '' or before(after, token)) then
+      found[#found + 1] = {token, STATES[t.state], t.fence, t.deadline, t.since, t.holder}
     end
-    cursor, skip = next_cursor, 0
-    if cursor == '0' then return page end
-    page[2] = cursor
-    if #page - 3 == limit then return page end
+  end
+  return next_cursor, found
+end
+
+-- What one cursor gives is shown whole where it fits. It is cut only where it is more than a page (a small
+-- hash gives all it has at once), and then by the tokens' order, not their places: what is deleted between
+-- two pages moves the places of the others.
+local function list(p, state, cursor, after, limit)
+  local page, shown = {'page', '', ''}, 0
+  for _ = 1, ROUNDS_MAX do
+    local next_cursor, found = scan(p, state, cursor, after, math.ceil(limit / 2))
+    page[2], page[3] = cursor, after
+    if shown + #found > limit then
+      if shown > 0 then return page end
+      table.sort(found, function(one, other) return before(one[1], other[1]) end)
+      for i = 1, limit do page[#page + 1] = found[i] end
+      page[3] = found[limit][1]
+      return page
+    end
+    for _, entry in ipairs(found) do page[#page + 1] = entry end
+    shown, cursor, after = shown + #found, next_cursor, ''
+    page[2], page[3] = cursor ~= '0' and cursor or '', ''
+    if cursor == '0' or shown == limit then return page end
   end
   return page
 end
@@ -38,6 +60,6 @@ local replies = {}
 for i = 1, #ARGV, WIDTH do
   local p = pool_for(ARGV[i], ARGV[i + 1], ARGV[i + 2])
   replies[#replies + 1] = p
-    and list(p, ARGV[i + 3], ARGV[i + 4], tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])) or {'stale'}
+    and list(p, ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], tonumber(ARGV[i + 6])) or {'stale'}
 end
 return {now, {}, replies, 0}

@@ -162,7 +162,10 @@ local function place(token, t, enter, leave)
 end
 
 local function flush_wheel(p, enter, leave)
-  for tick, tokens in pairs(leave) do bulk('SREM', p.due .. int(tick), tokens) end
+  for tick, tokens in pairs(leave) do
+    bulk('SREM', p.due .. int(tick), tokens)
+    if redis.call('EXISTS', p.due .. int(tick)) == 0 then redis.call('ZREM', p.ticks, int(tick)) end
+  end
   local index, lowest = {}, nil
   for tick, tokens in pairs(enter) do
     bulk('SADD', p.due .. int(tick), tokens)

@@ -79,11 +79,11 @@ mod tests {
         assert_eq!(keys.registry, "tokend:1:pools");
         assert_eq!(keys.layout, "tokend:1:layout");
         let third = &keys.partitions[3];
-        assert_eq!(third.prefix, "tokend:1:{p3.37}");
-        assert_eq!(third.guard, "tokend:1:{p3.37}:guard");
-        assert_eq!(third.alarm, "tokend:1:{p3.37}:alarm");
-        assert_eq!(keys.partition_of("default"), 1);
-        assert_eq!(keys.partition_of("licence-seats"), 1);
+        assert_eq!(third.prefix, "tokend:1:{p3.4}");
+        assert_eq!(third.guard, "tokend:1:{p3.4}:guard");
+        assert_eq!(third.alarm, "tokend:1:{p3.4}:alarm");
+        assert_eq!(keys.partition_of("default"), 6);
+        assert_eq!(keys.partition_of("licence-seats"), 8);
     }
 
     #[test]

@@ -350,7 +350,7 @@ impl Store {
         let until = Instant::now() + Duration::from_millis(ROUNDS_MS_MAX);
         let mut shard = inner.registry.shard(inner, pool).await?;
         while let Some(at) = shard {
-            let args = list::encode(&at, state, cursor, limit);
+            let args = list::encode(&at, state, &cursor, limit);
             let answer = inner
                 .call_partition(&inner.scripts.list, at.partition, args)
                 .await?;

@@ -4,6 +4,7 @@
 //! A change is made in two steps, registry first, shard second. A replica that dies between them leaves a
 //! half-done change, which any replica that meets it finishes.
 
+use std::collections::btree_map::Entry::Vacant;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{PoisonError, RwLock};
 
@@ -86,20 +87,23 @@ impl Registry {
         Ok(entry)
     }
 
-    /// Reads the whole registry; finishes deletions that a dead replica left.
+    /// Reads the whole registry; finishes deletions that a dead replica left, and makes `default` again
+    /// if all data is gone.
     pub async fn reload(&self, inner: &Inner) -> Result<BTreeMap<PoolName, Entry>, StoreError> {
-        let mut entries = read_all(inner).await?;
-        let (deleting, active) = entries
-            .clone()
+        let (deleting, mut entries) = read_all(inner)
+            .await?
             .into_iter()
-            .partition::<Vec<_>, _>(|(_, entry)| entry.status == Status::Deleting);
+            .partition::<BTreeMap<_, _>, _>(|(_, entry)| entry.status == Status::Deleting);
         for (pool, entry) in deleting {
             info!(pool = pool.as_str(), "finishing a deletion");
             finish_deletion(inner, &pool, &entry).await?;
-            entries.remove(&pool);
+        }
+        if let Vacant(default) = entries.entry(PoolName::default_pool()) {
+            layout(inner).await?;
+            default.insert(ensure_default(inner).await?);
         }
         let mut copy = self.copy.write().unwrap_or_else(PoisonError::into_inner);
-        *copy = active.into_iter().collect();
+        *copy = entries.clone().into_iter().collect();
         Ok(entries)
     }
 

@@ -234,6 +234,7 @@ impl Fixture {
             .with_performance_config(|performance| {
                 performance.default_command_timeout = Duration::from_secs(60);
             })
+            .set_policy(ReconnectPolicy::new_constant(0, 50))
             .build()
             .expect("a client");
         redis.init().await.expect("Redis answers");

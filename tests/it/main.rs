@@ -1,4 +1,9 @@
 //! Integration tests: all against a real Redis, each in a namespace of its own, all in parallel.
 
+mod consistency;
 mod harness;
-mod smoke;
+mod pitfalls;
+mod pools;
+mod raw;
+mod scripts;
+mod verbs;

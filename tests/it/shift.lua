@@ -14,6 +14,8 @@ for i = 1, #flat, 2 do
   local packed = struct.pack(RECORD, t.state, t.fence, back(t.deadline), due, t.since - by) .. t.holder
   redis.call('HSET', p.records, flat[i], packed)
 end
+local turn = redis.call('ZSCORE', TURNS, p.name)
+if turn then redis.call('ZADD', TURNS, tonumber(turn) - ticks, p.name) end
 local index = redis.call('ZRANGE', p.ticks, 0, -1)
 redis.call('DEL', p.ticks)
 for _, tick in ipairs(index) do

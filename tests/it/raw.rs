@@ -1,0 +1,181 @@
+//! Redis as it is: scripts called past the store, and all keys of a namespace at one moment.
+
+use std::collections::BTreeMap;
+
+use fred::prelude::*;
+use fred::types::Value;
+use tokend::token::PoolName;
+
+use crate::harness::Fixture;
+
+/// A script as the store composes it: the prelude behind the first line, but for those that touch no
+/// partition.
+pub fn source(script: &str) -> String {
+    let lua = concat!(env!("CARGO_MANIFEST_DIR"), "/lua");
+    let read = |name: &str| std::fs::read_to_string(format!("{lua}/{name}.lua")).expect("a script");
+    let text = read(script);
+    if ["register", "layout"].contains(&script) {
+        return text;
+    }
+    let (first, rest) = text.split_once('\n').expect("a first line");
+    format!("{first}\n{}\n{rest}", read("prelude"))
+}
+
+/// One reply: its tag and its fields.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tagged {
+    pub tag: String,
+    pub fields: Vec<Value>,
+}
+
+impl Tagged {
+    /// The field as a number.
+    pub fn int(&self, field: usize) -> u64 {
+        self.fields[field].as_u64().expect("a number")
+    }
+
+    pub fn text(&self, field: usize) -> String {
+        self.fields[field].as_string().expect("a text")
+    }
+}
+
+/// One key as the dump shows it.
+#[derive(Debug, Clone)]
+pub struct Key {
+    pub kind: String,
+    pub ttl_ms: i64,
+    pub content: Vec<Value>,
+}
+
+impl Key {
+    pub fn bytes(&self) -> Vec<Vec<u8>> {
+        let values = self.content.iter();
+        values.map(|v| bytes(v).to_vec()).collect()
+    }
+
+    /// A hash's fields or a sorted set's scores, by field or member.
+    pub fn pairs(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let flat = self.bytes();
+        let pairs = flat.chunks(2);
+        pairs.map(|p| (p[0].clone(), p[1].clone())).collect()
+    }
+}
+
+fn bytes(value: &Value) -> &[u8] {
+    match value {
+        Value::Bytes(bytes) => bytes,
+        Value::String(text) => text.as_bytes(),
+        other => panic!("neither bytes nor text: {other:?}"),
+    }
+}
+
+pub fn number(text: &[u8]) -> f64 {
+    let text = std::str::from_utf8(text).expect("UTF-8");
+    text.parse().expect("a number")
+}
+
+impl Fixture {
+    /// The prefix of the partition that a pool lies in.
+    pub async fn prefix_of(&self, pool: &PoolName) -> String {
+        let pattern = format!("{}:1:{{*}}:pool:{pool}", self.config.key_prefix);
+        let keys = self.keys(&pattern).await;
+        let key = keys.first().expect("the pool has a shard");
+        key.split_once("}:").expect("a hash tag").0.to_owned() + "}"
+    }
+
+    /// A field of the pool's shard, as a number; 0 where it has none.
+    pub async fn shard_field(&self, pool: &PoolName, field: &str) -> u64 {
+        let key = format!("{}:pool:{pool}", self.prefix_of(pool).await);
+        let value: Option<u64> = self.redis.hget(key, field).await.expect("hget");
+        value.unwrap_or(0)
+    }
+
+    /// Calls a script with the partition's keys and these arguments; an error is Redis's own text.
+    pub async fn try_raw(
+        &self,
+        script: &str,
+        keys: Vec<String>,
+        args: Vec<String>,
+    ) -> Result<Vec<Tagged>, String> {
+        let answer: Result<Value, _> = self.redis.eval(source(script), keys, args).await;
+        let answer = answer.map_err(|error| error.details().to_owned())?;
+        let replies = answer.into_array().swap_remove(2).into_array();
+        let tagged = |reply: Value| {
+            let mut fields = reply.into_array();
+            let tag = fields.remove(0).as_string().expect("a tag");
+            Tagged { tag, fields }
+        };
+        Ok(replies.into_iter().map(tagged).collect())
+    }
+
+    /// Calls a partition's script about one pool; each item is what comes behind pool, generation and
+    /// version, which are the shard's own.
+    pub async fn raw(&self, script: &str, pool: &PoolName, items: &[&[&str]]) -> Vec<Tagged> {
+        let (generation, version) = (
+            self.shard_field(pool, "generation").await,
+            self.shard_field(pool, "version").await,
+        );
+        self.raw_at(script, pool, generation, version, items).await
+    }
+
+    /// The same with a generation and a version of the test's choice.
+    pub async fn raw_at(
+        &self,
+        script: &str,
+        pool: &PoolName,
+        generation: u64,
+        version: u64,
+        items: &[&[&str]],
+    ) -> Vec<Tagged> {
+        let mut args = Vec::new();
+        for item in items {
+            args.extend([
+                pool.to_string(),
+                generation.to_string(),
+                version.to_string(),
+            ]);
+            args.extend(item.iter().map(ToString::to_string));
+        }
+        let keys = self.partition_keys(pool).await;
+        let replies = self.try_raw(script, keys, args).await;
+        replies.expect("the script runs")
+    }
+
+    /// A partition's two declared names.
+    pub async fn partition_keys(&self, pool: &PoolName) -> Vec<String> {
+        let prefix = self.prefix_of(pool).await;
+        vec![prefix.clone(), format!("{prefix}:guard")]
+    }
+
+    /// Redis's clock (ms), and every key of the namespace, all at one moment.
+    pub async fn dump(&self) -> (u64, BTreeMap<String, Key>) {
+        let pattern = format!("{}:1:*", self.config.key_prefix);
+        let none: Vec<String> = Vec::new();
+        let answer: Value = self
+            .redis
+            .eval(include_str!("dump.lua"), none, vec![pattern])
+            .await
+            .expect("dump");
+        let mut values = answer.into_array().into_iter();
+        let now = values.next().and_then(|now| now.as_u64()).expect("a clock");
+        let keys = values.map(|entry| {
+            let mut entry = entry.into_array();
+            let content = entry.pop().expect("content").into_array();
+            let key = Key {
+                kind: entry[1].as_string().expect("a type"),
+                ttl_ms: entry[2].as_i64().expect("a TTL"),
+                content,
+            };
+            (entry[0].as_string().expect("a name"), key)
+        });
+        (now, keys.collect())
+    }
+
+    /// Names of the namespace's keys that stay: those that leave by themselves (a tombstone, an alarm,
+    /// idempotency keys) are not among them.
+    pub async fn lasting_keys(&self) -> Vec<String> {
+        let (_, keys) = self.dump().await;
+        let lasting = keys.into_iter().filter(|(_, key)| key.ttl_ms < 0);
+        lasting.map(|(name, _)| name).collect()
+    }
+}

@@ -1,0 +1,19 @@
+//! One file per script, of the same name: a test for each reply of its header, and for what its RETRY
+//! line promises.
+
+mod assign;
+mod assign_keys;
+mod count;
+mod delete;
+mod drop_pool;
+mod generate;
+mod inspect;
+mod keep_alive;
+mod layout;
+mod list;
+mod noscript;
+mod register;
+mod set_pool;
+mod settle;
+mod sweep;
+mod unblock;
