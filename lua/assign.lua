@@ -27,15 +27,6 @@ local function soonest(p)
   return cooling or held or 0
 end
 
--- Settles what is due in a pool whose free set is empty, the bucket of this moment included.
-local function settle_due(p)
-  local _, more = sweep_pool(p, SWEEP_MAX)
-  local bucket = p.due .. int(math.ceil(now / TICK_MS))
-  fetch(p, redis.call('SRANDMEMBER', bucket, SWEEP_MAX))
-  flush_pool(p)
-  return more or redis.call('SCARD', bucket) > SWEEP_MAX
-end
-
 -- A free token out of the free set, or nil and why there is none.
 local function take(p)
   while true do
@@ -43,18 +34,26 @@ local function take(p)
       local token = table.remove(p.ready)
       if p.tokens[token].state == FREE then return token end
     end
+    if p.empty then return nil, 'empty' end
     if p.looked >= REFILL_MAX then return nil, 'again' end
-    flush_pool(p) -- an idle token that was popped must not be found again
-    p.ready = redis.call('SPOP', p.free, math.max(p.wanted, 1))
+    flush_pool(p) -- what was taken or found idle must not be found again
+    p.ready = redis.call('SRANDMEMBER', p.free, math.max(p.wanted, 1))
     p.looked = p.looked + #p.ready
     fetch(p, p.ready)
     for _, token in ipairs(p.ready) do
-      p.tokens[token].popped = true
-      touch(p, token, p.tokens[token])
+      local t = p.tokens[token]
+      if t.stored ~= FREE then -- a dangling member: nothing writes one, but it must not hide the others
+        t.dangling = true
+        touch(p, token, t)
+      end
     end
     if #p.ready == 0 then
-      if p.swept then return nil, p.more and 'again' or 'empty' end
-      p.swept, p.more = true, settle_due(p)
+      if p.swept and p.more then return nil, 'again' end
+      if p.swept then
+        p.empty = true -- for the items behind this one too: in one call nothing more falls due
+      else
+        p.swept, p.more = true, settle_due(p, SWEEP_MAX)
+      end
     end
   end
 end

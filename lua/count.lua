@@ -14,7 +14,7 @@ local replies = {}
 for i = 1, #ARGV, WIDTH do
   local p = pool_for(ARGV[i], ARGV[i + 1], ARGV[i + 2])
   if p then
-    sweep_pool(p, SWEEP_MAX)
+    settle_due(p, SWEEP_MAX)
     local held = tonumber(redis.call('HGET', p.key, 'held') or 0)
     replies[#replies + 1] = {'counted', redis.call('SCARD', p.free), held, redis.call('HLEN', p.records)}
   else

@@ -35,8 +35,7 @@ local function generate(p, key, fingerprint, tokens)
   local new, existing = sort_out(p, tokens)
   flush_pool(p) -- what fetch found idle no longer counts
   if #new > 0 and redis.call('HLEN', p.records) + #new > p.max_tokens then
-    local _, more = sweep_pool(p, SWEEP_MAX)
-    if more then return {'again'} end
+    if settle_due(p, SWEEP_MAX) then return {'again'} end
     local total = redis.call('HLEN', p.records)
     if total + #new > p.max_tokens then return {'full', p.max_tokens, total} end
   end

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- layout: agree on the number of partitions: the first replica ever decides, the others are told.
 -- KEYS[1]  layout    HASH, partitions
 -- ARGV[1]  partitions

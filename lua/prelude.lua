@@ -1,7 +1,7 @@
 -- prelude: what every script shares. It is put behind the first line of each when the service starts.
 --
 -- A call is one unit of work: tokens are read into `p.tokens` and settled, the script changes them there,
--- and `flush` writes what changed, in bulk. So a script that fails before `flush` has written nothing.
+-- and `flush_pool` writes what changed, in bulk. So a script that fails before that has written nothing.
 
 local FREE, HELD, COOLING = 1, 2, 3
 local STATES = {'free', 'held', 'cooling'}
@@ -43,7 +43,7 @@ local function pool(name)
     max_tokens = tonumber(f[6] or 0), max_hold = tonumber(f[7] or 0), on_lapse = f[8],
     records = PREFIX .. ':records:' .. name, free = PREFIX .. ':free:' .. name,
     ticks = PREFIX .. ':ticks:' .. name, due = PREFIX .. ':due:' .. name .. ':',
-    tokens = {}, dirty = {}, settled = {},
+    tokens = {}, dirty = {}, settled = {}, remembered = {},
   }
   pools[name] = p
   return p
@@ -187,9 +187,9 @@ local function flush_pool(p)
   for _, token in ipairs(p.dirty) do
     local t = p.tokens[token]
     local was, is = t.stored, t.state
-    if is == FREE and (was ~= FREE or t.popped) then
+    if is == FREE and was ~= FREE then
       sadd[#sadd + 1] = token
-    elseif was == FREE and is ~= FREE and not t.popped then
+    elseif is ~= FREE and (was == FREE or t.dangling) then
       srem[#srem + 1] = token
     end
     if was == HELD then held = held - 1 end
@@ -203,7 +203,7 @@ local function flush_pool(p)
       if t.due > 0 then table.insert(list_at(leave, t.due), token) end
       t.due = 0
     end
-    t.stored, t.popped, t.dirty = is, false, false
+    t.stored, t.dangling, t.dirty = is, false, false
   end
   p.dirty = {}
   bulk('HSET', p.records, hset)
@@ -256,6 +256,16 @@ local function sweep_pool(p, budget)
   return swept, more
 end
 
+-- Settles what is due in one pool to the millisecond: the bucket of this moment, which no sweep has come to
+-- yet, included. Returns whether more may be due.
+local function settle_due(p, budget)
+  local _, more = sweep_pool(p, budget)
+  local bucket = p.due .. int(math.ceil(now / TICK_MS))
+  fetch(p, redis.call('SRANDMEMBER', bucket, budget))
+  flush_pool(p)
+  return more or redis.call('SCARD', bucket) > budget
+end
+
 -- Unlinks what a pool has in this partition, a bounded number of keys at a time. Returns whether that was all.
 local function drop_pool(p)
   redis.call('UNLINK', p.free, p.records)
@@ -273,6 +283,8 @@ end
 
 -- What an idempotency key was answered with: fingerprint and answer, or nil.
 local function recall(p, verb, key)
+  local said = p.remembered[verb .. ':' .. key]
+  if said then return said[1], said[2] end
   local window = math.floor(now / 1000 / IDEM_WINDOW_S)
   for w = window, window - 1, -1 do
     local kept = redis.call('HGET', PREFIX .. ':idem:' .. int(w) .. ':' .. p.name, verb .. ':' .. key)
@@ -282,9 +294,18 @@ local function recall(p, verb, key)
 end
 
 local function remember(p, verb, key, fingerprint, answer)
-  local window = PREFIX .. ':idem:' .. int(math.floor(now / 1000 / IDEM_WINDOW_S)) .. ':' .. p.name
-  redis.call('HSET', window, verb .. ':' .. key, fingerprint .. ' ' .. answer)
-  redis.call('EXPIRE', window, 2 * IDEM_WINDOW_S, 'NX')
+  p.remembered[verb .. ':' .. key] = {fingerprint, answer}
+end
+
+-- After `flush_pool`: an answer is remembered only once what it tells is written.
+local function flush_remembered(p)
+  local window, args = PREFIX .. ':idem:' .. int(math.floor(now / 1000 / IDEM_WINDOW_S)) .. ':' .. p.name, {}
+  for field, said in pairs(p.remembered) do
+    args[#args + 1] = field
+    args[#args + 1] = said[1] .. ' ' .. said[2]
+  end
+  bulk('HSET', window, args)
+  if #args > 0 then redis.call('EXPIRE', window, 2 * IDEM_WINDOW_S, 'NX') end
 end
 
 -- Writes everything, and answers: Redis's clock, what was settled on the way, one reply per item, the next turn.
@@ -292,6 +313,7 @@ local function finish(replies)
   local settled, turn = {}, 0
   for name, p in pairs(pools) do
     flush_pool(p)
+    flush_remembered(p)
     for kind, lags in pairs(p.settled) do settled[#settled + 1] = {name, kind, lags} end
   end
   if rung then turn = ring() end

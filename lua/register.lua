@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- register: change one pool's entry in the registry, if it still is what the caller read.
 -- KEYS[1]  registry   HASH, pool → generation, then the rest of the entry
 -- ARGV[1]  pool

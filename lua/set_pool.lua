@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- set_pool: make a pool's shard, or give it a newer policy. What an older generation left is dropped first.
 -- KEYS[1]  prefix    of every key touched; its hash tag is the slot
 -- KEYS[2]  guard     never exists; with KEYS[1] makes a moving slot answer before the script starts

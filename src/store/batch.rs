@@ -103,7 +103,7 @@ impl<V: Verb> Batcher<V> {
     /// call's own limit. Dropped before it was sent, the item is never sent.
     pub async fn submit(self: &Arc<Self>, item: V) -> Result<Done<V::Outcome>, StoreError> {
         let (answer, answered) = oneshot::channel();
-        {
+        let starts = {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
             if queue.tokens >= QUEUE_TOKENS_MAX {
                 return Err(StoreError::Unavailable(format!("{}: queue full", V::NAME)));
@@ -114,13 +114,12 @@ impl<V: Verb> Batcher<V> {
                 since: Instant::now(),
                 answer,
             });
-            if !queue.sending {
-                queue.sending = true;
-                let batcher = self.clone();
-                let span = debug_span!("batch", verb = V::NAME);
-                self.runtime
-                    .spawn(async move { batcher.send_queued().await }.instrument(span));
-            }
+            !std::mem::replace(&mut queue.sending, true)
+        };
+        if starts {
+            let sending = Sending(Some(self.clone()));
+            let span = debug_span!("batch", verb = V::NAME);
+            self.runtime.spawn(sending.run().instrument(span));
         }
         answered
             .await
@@ -135,7 +134,7 @@ impl<V: Verb> Batcher<V> {
             let oldest = batch[0].since.elapsed();
             let patience = Duration::from_millis(QUEUE_MS_MAX).saturating_sub(oldest);
             if self.redis.connected_within(patience).await {
-                self.send(batch).await;
+                self.send(still_waited_for(batch)).await;
             } else {
                 fail(
                     batch,
@@ -177,6 +176,9 @@ impl<V: Verb> Batcher<V> {
     }
 
     async fn send(&self, batch: Vec<Waiting<V>>) {
+        if batch.is_empty() {
+            return;
+        }
         let keys = vec![self.partition.prefix.clone(), self.partition.guard.clone()];
         let mut args = Vec::with_capacity(batch.len() * 8);
         for waiting in &batch {
@@ -219,6 +221,39 @@ impl<V: Verb> Batcher<V> {
             let _ = waiting.answer.send(done);
         }
     }
+}
+
+/// The task that sends what is queued, however it ends: if it panics, or its runtime is shut down, nobody
+/// must wait for it, and the next item must start another.
+struct Sending<V: Verb>(Option<Arc<Batcher<V>>>);
+
+impl<V: Verb> Sending<V> {
+    async fn run(mut self) {
+        if let Some(batcher) = &self.0 {
+            batcher.send_queued().await;
+        }
+        self.0 = None; // it ended with an empty queue: another may be sending by now
+    }
+}
+
+impl<V: Verb> Drop for Sending<V> {
+    fn drop(&mut self) {
+        let Some(batcher) = self.0.take() else { return };
+        let unsent = {
+            let mut queue = batcher.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.sending = false;
+            queue.tokens = 0;
+            std::mem::take(&mut queue.waiting)
+        };
+        let told = format!("{}: the task that sends has ended", V::NAME);
+        fail(unsent.into(), &StoreError::Unavailable(told));
+    }
+}
+
+/// While the connection was away, some may have given up: what was not sent is never sent.
+fn still_waited_for<V: Verb>(mut batch: Vec<Waiting<V>>) -> Vec<Waiting<V>> {
+    batch.retain(|waiting| !waiting.answer.is_closed());
+    batch
 }
 
 fn fail<V: Verb>(batch: Vec<Waiting<V>>, error: &StoreError) {

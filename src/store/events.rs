@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike, ConfigInterface, EventInterface, PubsubInterface};
@@ -13,6 +14,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tracing::{debug, info, warn};
 
 use super::Inner;
+
+/// How often a connection that stands subscribes again: a refusal, or a Redis that froze just then, must
+/// not leave a replica deaf for good.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where the rings are heard.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,21 +85,32 @@ pub(super) fn listen(inner: &Arc<Inner>, subscriber: &SubscriberClient, bells: V
 fn subscribe_on_connection(inner: Arc<Inner>, subscriber: SubscriberClient) {
     let mut connections = subscriber.reconnect_rx();
     tokio::spawn(async move {
+        let mut channels = Vec::new();
         if subscriber.is_connected() {
-            subscribe(&inner, &subscriber).await;
+            channels = subscribe(&inner, &subscriber).await;
         }
         while !inner.redis.stopping() {
-            match connections.recv().await {
-                Ok(_) | Err(RecvError::Lagged(_)) => subscribe(&inner, &subscriber).await,
-                Err(RecvError::Closed) => return,
+            match tokio::time::timeout(SUBSCRIBE_AGAIN, connections.recv()).await {
+                Ok(Ok(_) | Err(RecvError::Lagged(_))) => {
+                    channels = subscribe(&inner, &subscriber).await;
+                }
+                Ok(Err(RecvError::Closed)) => return,
+                // The client says that all is well even where Redis refused, so ask again: who listens
+                // already loses nothing.
+                Err(_) if subscriber.is_connected() && !channels.is_empty() => {
+                    let again = subscriber.subscribe(channels.clone()).await;
+                    debug!(refused = again.is_err(), "subscribed again");
+                }
+                Err(_) => {}
             }
         }
     });
 }
 
-async fn subscribe(inner: &Inner, subscriber: &SubscriberClient) {
+/// Returns the channels.
+async fn subscribe(inner: &Inner, subscriber: &SubscriberClient) -> Vec<String> {
     let database = inner.redis.database();
-    let channels = match turn_on(subscriber).await {
+    let channels: Vec<String> = match turn_on(subscriber).await {
         Channels::Alarms => {
             let partitions = inner.keys.partitions.iter();
             let channel = |alarm: &str| format!("__keyspace@{database}__:{alarm}");
@@ -102,7 +118,8 @@ async fn subscribe(inner: &Inner, subscriber: &SubscriberClient) {
         }
         Channels::Everything => vec![format!("__keyevent@{database}__:expired")],
     };
-    if let Err(error) = subscriber.subscribe(channels).await {
+    if let Err(error) = subscriber.subscribe(channels.clone()).await {
         warn!(%error, "can't subscribe to expiry events: this replica runs on its timer meanwhile");
     }
+    channels
 }

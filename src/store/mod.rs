@@ -191,7 +191,7 @@ impl Inner {
                 Done::Outcome(outcome) => return Ok(Some(outcome)),
                 Done::Again => shard = Some(at),
                 Done::Stale => {
-                    let entry = self.registry.refresh(self, pool).await?;
+                    let entry = Box::pin(self.registry.refresh(self, pool)).await?;
                     shard = entry.map(|entry| self.shard(pool, &entry));
                 }
             }
@@ -362,7 +362,7 @@ impl Store {
                     "list: the pool is being changed".to_owned(),
                 ));
             }
-            let entry = inner.registry.refresh(inner, pool).await?;
+            let entry = Box::pin(inner.registry.refresh(inner, pool)).await?;
             shard = entry.map(|entry| inner.shard(pool, &entry));
         }
         Ok(None)
@@ -375,7 +375,7 @@ impl Store {
     pub async fn list_pools(&self) -> Result<Vec<PoolView>, StoreError> {
         let inner = &self.inner;
         inner.ready().await?;
-        let entries = inner.registry.reload(inner).await?;
+        let entries = Box::pin(inner.registry.reload(inner)).await?;
         let shards: Vec<_> = entries
             .iter()
             .map(|(pool, entry)| inner.shard(pool, entry))
@@ -400,7 +400,7 @@ impl Store {
     pub async fn show_pool(&self, pool: &PoolName) -> Result<Option<PoolView>, StoreError> {
         let inner = &self.inner;
         inner.ready().await?;
-        let Some(entry) = inner.registry.refresh(inner, pool).await? else {
+        let Some(entry) = Box::pin(inner.registry.refresh(inner, pool)).await? else {
             return Ok(None);
         };
         let counts = count::count(inner, &[inner.shard(pool, &entry)]).await?;
@@ -419,7 +419,7 @@ impl Store {
     ) -> Result<PutPoolOutcome, StoreError> {
         let inner = &self.inner;
         inner.ready().await?;
-        let (created, entry) = match inner.registry.put(inner, pool, &patch).await? {
+        let (created, entry) = match Box::pin(inner.registry.put(inner, pool, &patch)).await? {
             Put::Created(entry) => (true, entry),
             Put::Changed(entry) => (false, entry),
             Put::ShardsFixed(shards) => return Ok(PutPoolOutcome::ShardsFixed { shards }),
@@ -439,7 +439,7 @@ impl Store {
     /// When Redis could not answer; see [`StoreError`].
     pub async fn delete_pool(&self, pool: &PoolName) -> Result<bool, StoreError> {
         self.inner.ready().await?;
-        self.inner.registry.delete(&self.inner, pool).await
+        Box::pin(self.inner.registry.delete(&self.inner, pool)).await
     }
 
     /// Sets `tokend_pool_tokens` from Redis. Without an answer in [`PROBE_MS_MAX`] it tells of no pool:

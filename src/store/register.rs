@@ -3,8 +3,6 @@
 //! An entry is `<generation> <version> <status> <policy as JSON>`. The script reads and writes it whole,
 //! and only if it still is what the caller read.
 
-use std::fmt;
-
 use fred::types::Value;
 
 use super::Inner;
@@ -25,9 +23,23 @@ pub(super) struct Entry {
     pub version: u64,
     pub status: Status,
     pub policy: Policy,
+    /// The entry as it was read. A newer release may have written more than this one knows, so it is
+    /// compared as it stands.
+    raw: String,
 }
 
 impl Entry {
+    /// An entry that is to be written. Generation 0 is made anew from Redis's clock.
+    pub fn active(generation: u64, version: u64, policy: Policy) -> Self {
+        Self {
+            generation,
+            version,
+            status: Status::Active,
+            policy,
+            raw: String::new(),
+        }
+    }
+
     pub fn parse(text: &str) -> Result<Self, StoreError> {
         let bad = || StoreError::Protocol("a registry entry of another form".to_owned());
         let mut parts = text.splitn(4, ' ');
@@ -41,6 +53,7 @@ impl Entry {
                 _ => return Err(bad()),
             },
             policy: serde_json::from_str(next()?).map_err(|_| bad())?,
+            raw: text.to_owned(),
         })
     }
 
@@ -55,12 +68,6 @@ impl Entry {
     }
 }
 
-impl fmt::Display for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.generation, self.rest())
-    }
-}
-
 /// Writes `entry` where `expected` (`None`: no entry) still stands. Generation 0 is made anew from
 /// Redis's clock. `None`: somebody was faster, read again.
 pub(super) async fn store(
@@ -71,16 +78,16 @@ pub(super) async fn store(
 ) -> Result<Option<Entry>, StoreError> {
     let args = vec![
         pool.as_str().into(),
-        expected.map(ToString::to_string).unwrap_or_default().into(),
+        expected.map_or("", |entry| entry.raw.as_str()).into(),
         number(entry.generation),
         entry.rest().into(),
     ];
     let mut reply = call(inner, args).await?.only()?;
     match reply.tag.as_str() {
-        "stored" => Ok(Some(Entry {
-            generation: reply.int()?,
-            ..entry.clone()
-        })),
+        "stored" => {
+            let generation = reply.int()?;
+            Entry::parse(&format!("{generation} {}", entry.rest())).map(Some)
+        }
         "conflict" => Ok(None),
         _ => reply.unknown(),
     }
@@ -94,7 +101,7 @@ pub(super) async fn remove(
 ) -> Result<bool, StoreError> {
     let args = vec![
         pool.as_str().into(),
-        expected.to_string().into(),
+        expected.raw.as_str().into(),
         "-1".into(),
         "".into(),
     ];
@@ -117,14 +124,29 @@ mod tests {
 
     #[test]
     fn an_entry_reads_back_as_it_was_written() {
-        let entry = Entry {
-            generation: 1_790_000_000_000_000,
-            version: 3,
-            status: Status::Deleting,
-            policy: Policy::FOR_DEFAULT_POOL,
-        };
-        assert_eq!(Entry::parse(&entry.to_string()), Ok(entry));
+        let mut entry = Entry::active(1_790_000_000_000_000, 3, Policy::FOR_DEFAULT_POOL);
+        entry.status = Status::Deleting;
+        let text = format!("{} {}", entry.generation, entry.rest());
+        let read = Entry::parse(&text).expect("an entry");
+        assert_eq!((read.generation, read.version), (entry.generation, 3));
+        assert_eq!(
+            (read.status, &read.policy),
+            (Status::Deleting, &entry.policy)
+        );
+        assert_eq!(read.raw, text);
         assert!(Entry::parse("1 2 sleeping {}").is_err());
         assert!(Entry::parse("").is_err());
+    }
+
+    #[test]
+    fn what_a_newer_release_adds_to_a_policy_does_not_hinder_this_one() {
+        let policy = serde_json::to_string(&Policy::FOR_NEW_POOL).expect("JSON");
+        let text = format!(
+            "7 1 active {}",
+            policy.replacen('{', "{\"colour\":\"red\",", 1)
+        );
+        let read = Entry::parse(&text).expect("an entry");
+        assert_eq!(read.policy, Policy::FOR_NEW_POOL);
+        assert_eq!(read.raw, text);
     }
 }

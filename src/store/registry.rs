@@ -52,7 +52,8 @@ impl Registry {
     pub async fn shard(&self, inner: &Inner, pool: &PoolName) -> Result<Option<Shard>, StoreError> {
         let entry = match self.copied(pool) {
             Some(entry) => Some(entry),
-            None => self.refresh(inner, pool).await?,
+            // Boxed: this is the way seldom gone, and its size would be every request's.
+            None => Box::pin(self.refresh(inner, pool)).await?,
         };
         Ok(entry.map(|entry| inner.shard(pool, &entry)))
     }
@@ -217,18 +218,12 @@ async fn put_policy(
             return Ok(Err(entry.policy.shards));
         }
         let wished = match &before {
-            None => Entry {
-                generation,
-                version: 1,
-                status: Status::Active,
-                policy: wish(&Policy::FOR_NEW_POOL),
-            },
-            Some(entry) => Entry {
-                generation: entry.generation.max(generation),
-                version: entry.version + 1,
-                policy: wish(&entry.policy),
-                status: Status::Active,
-            },
+            None => Entry::active(generation, 1, wish(&Policy::FOR_NEW_POOL)),
+            Some(entry) => Entry::active(
+                entry.generation.max(generation),
+                entry.version + 1,
+                wish(&entry.policy),
+            ),
         };
         let same = before
             .as_ref()

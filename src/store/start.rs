@@ -98,14 +98,18 @@ impl Store {
         keep_reloading(inner.clone());
         let limit = Duration::from_millis(START_MS_MAX);
         let first = progress.wait_for(|progress| *progress != Progress::Waiting);
-        match tokio::time::timeout(limit, first).await {
-            Ok(Ok(progress)) => {
-                if let Progress::Refused(why) = &*progress {
-                    inner.redis.stop().await;
-                    return Err(why.clone());
-                }
+        // Cloned out of its lock, which must not be held while stopping.
+        let first = match tokio::time::timeout(limit, first).await {
+            Ok(Ok(progress)) => progress.clone(),
+            Ok(Err(_)) | Err(_) => Progress::Waiting,
+        };
+        match first {
+            Progress::Ready => {}
+            Progress::Refused(why) => {
+                inner.redis.stop().await;
+                return Err(why);
             }
-            Ok(Err(_)) | Err(_) => {
+            Progress::Waiting => {
                 warn!("Redis does not answer yet; requests get 503 until it does");
             }
         }

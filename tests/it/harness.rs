@@ -67,8 +67,11 @@ impl OwnRedis {
 
     /// The server's process id, as it says itself.
     pub async fn pid(&self) -> u32 {
-        let text = std::fs::read_to_string(self.dir.join("redis.pid")).expect("a pid file");
-        text.trim().parse().expect("a pid")
+        let file = self.dir.join("redis.pid");
+        let read = || std::fs::read_to_string(&file).ok()?.trim().parse().ok();
+        // It listens a moment before it writes the file.
+        eventually("redis-server tells its pid", async || read().is_some()).await;
+        read().expect("just read")
     }
 
     /// kill -9, and wait until it is gone.
@@ -83,6 +86,7 @@ impl OwnRedis {
         .await;
         let _ = self.shell.kill();
         let _ = self.shell.wait();
+        let _ = std::fs::remove_file(self.dir.join("redis.pid"));
     }
 
     /// Starts it again on the same port and directory.
@@ -234,6 +238,7 @@ impl Fixture {
             .with_performance_config(|performance| {
                 performance.default_command_timeout = Duration::from_secs(60);
             })
+            // Tests that kill their Redis go on asking it.
             .set_policy(ReconnectPolicy::new_constant(0, 50))
             .build()
             .expect("a client");

@@ -1,9 +1,21 @@
 //! Integration tests: all against a real Redis, each in a namespace of its own, all in parallel.
 
+// Counts of a test are small, and its futures are few.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::large_futures
+)]
+
+mod batching;
 mod consistency;
+mod faults;
 mod harness;
+mod history;
+mod model;
 mod pitfalls;
 mod pools;
+mod races;
 mod raw;
 mod scripts;
 mod verbs;

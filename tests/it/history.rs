@@ -1,0 +1,791 @@
+//! What many tasks did at once and were answered, and whether that can have been right.
+//!
+//! A call ran at some moment between its start and its end, nobody knows when. So only what is certain
+//! counts: a hold lasts for sure from the moment its grant was answered until the first of: the deadline that
+//! was told last, or the start of the call that ended it. Deadlines and grants are compared in Redis's own
+//! clock where the answer implies it, everything else in this process's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokend::store::{AssignRequest, GenerateRequest, NewTokens, Store};
+use tokend::token::*;
+
+/// What was asked and answered. Only outcomes that the rules are about; a call that failed with an
+/// unknown outcome is recorded as one that may have run.
+#[derive(Debug, Clone)]
+pub enum Did {
+    Generated(Vec<TokenValue>),
+    Granted(Grant),
+    /// Kept alive under this fence: the new deadline.
+    Kept {
+        token: TokenValue,
+        fence: Fence,
+        expires_at_ms: u64,
+        expires_in_ms: u64,
+    },
+    /// Released; `None` is whatever grant it was.
+    Released {
+        token: TokenValue,
+        fence: Option<Fence>,
+    },
+    /// The token was not held under this fence any more.
+    Lost {
+        token: TokenValue,
+        fence: Fence,
+    },
+    Deleted(TokenValue),
+    Absent(TokenValue),
+    Counted(PoolCounts),
+    /// May have ended the hold of this grant (`None`: of any), and may not have.
+    MaybeEnded {
+        token: TokenValue,
+        fence: Option<Fence>,
+        deleted: bool,
+    },
+    /// May have added so many.
+    MaybeGenerated(u64),
+    /// May have granted one.
+    MaybeGranted,
+    /// Nothing that a rule is about.
+    Nothing,
+}
+
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub start: Instant,
+    pub end: Instant,
+    /// Only shown with a violation.
+    #[allow(dead_code)]
+    pub replica: usize,
+    pub did: Did,
+}
+
+impl Event {
+    /// It had happened before the other began.
+    fn before(&self, other: &Self) -> bool {
+        self.end <= other.start
+    }
+}
+
+/// What was recorded of one pool.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    pub events: Vec<Event>,
+}
+
+/// Records what one pool is asked through several replicas.
+#[derive(Clone)]
+pub struct Recorder {
+    pub pool: PoolName,
+    stores: Vec<Store>,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Recorder {
+    pub fn new(pool: PoolName, stores: Vec<Store>) -> Self {
+        Self {
+            pool,
+            stores,
+            events: Arc::default(),
+        }
+    }
+
+    pub fn history(&self) -> History {
+        History {
+            events: self.events.lock().expect("not poisoned").clone(),
+        }
+    }
+
+    fn note(&self, replica: usize, start: Instant, did: Did) {
+        let end = Instant::now();
+        let event = Event {
+            start,
+            end,
+            replica,
+            did,
+        };
+        self.events.lock().expect("not poisoned").push(event);
+    }
+
+    pub async fn generate(
+        &self,
+        replica: usize,
+        tokens: NewTokens,
+    ) -> Result<GenerateOutcome, StoreError> {
+        let start = Instant::now();
+        let wished = match &tokens {
+            NewTokens::Generate(count) => *count as u64,
+            NewTokens::Import(values) => values.len() as u64,
+        };
+        let request = GenerateRequest { tokens, key: None };
+        let answer = self.stores[replica].generate(&self.pool, request).await;
+        let did = match &answer {
+            Ok(GenerateOutcome::Added { tokens, .. }) => Did::Generated(tokens.clone()),
+            Err(StoreError::OutcomeUnknown(_)) => Did::MaybeGenerated(wished),
+            Ok(_) | Err(_) => Did::Nothing,
+        };
+        self.note(replica, start, did);
+        answer
+    }
+
+    pub async fn assign(
+        &self,
+        replica: usize,
+        request: AssignRequest,
+    ) -> Result<Option<Grant>, StoreError> {
+        let start = Instant::now();
+        let answer = match self.stores[replica].assign(&self.pool, request).await {
+            Ok(AssignOutcome::Granted(offer)) => Ok(Some(offer.accept())),
+            Ok(_) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let did = match &answer {
+            Ok(Some(grant)) => Did::Granted(grant.clone()),
+            Err(StoreError::OutcomeUnknown(_)) => Did::MaybeGranted,
+            Ok(None) | Err(_) => Did::Nothing,
+        };
+        self.note(replica, start, did);
+        answer
+    }
+
+    pub async fn keep_alive(
+        &self,
+        replica: usize,
+        grant: &Grant,
+        lifetime_ms: Option<u64>,
+    ) -> Result<KeepAliveOutcome, StoreError> {
+        let start = Instant::now();
+        let (token, fence) = (grant.token.clone(), grant.fence);
+        let store = &self.stores[replica];
+        let answer = store
+            .keep_alive(&self.pool, &token, Some(fence), lifetime_ms)
+            .await;
+        let did = match &answer {
+            Ok(KeepAliveOutcome::Kept {
+                expires_at_ms: Some(expires_at_ms),
+                expires_in_ms: Some(expires_in_ms),
+                ..
+            }) => Did::Kept {
+                token,
+                fence,
+                expires_at_ms: *expires_at_ms,
+                expires_in_ms: *expires_in_ms,
+            },
+            Ok(KeepAliveOutcome::LeaseLost) => Did::Lost { token, fence },
+            Ok(KeepAliveOutcome::TokenNotFound) => Did::Absent(token),
+            // It may have shortened the lease.
+            Err(StoreError::OutcomeUnknown(_)) => Did::MaybeEnded {
+                token,
+                fence: Some(fence),
+                deleted: false,
+            },
+            Ok(_) | Err(_) => Did::Nothing,
+        };
+        self.note(replica, start, did);
+        answer
+    }
+
+    pub async fn unblock(
+        &self,
+        replica: usize,
+        token: &TokenValue,
+        fence: Option<Fence>,
+    ) -> Result<UnblockOutcome, StoreError> {
+        let start = Instant::now();
+        let token = token.clone();
+        let answer = self.stores[replica]
+            .unblock(&self.pool, &token, fence)
+            .await;
+        let did = match (&answer, fence) {
+            (Ok(UnblockOutcome::Released { .. }), _) => Did::Released { token, fence },
+            (Ok(UnblockOutcome::LeaseLost), Some(fence)) => Did::Lost { token, fence },
+            (Ok(UnblockOutcome::TokenNotFound), _) => Did::Absent(token),
+            (Err(StoreError::OutcomeUnknown(_)), fence) => Did::MaybeEnded {
+                token,
+                fence,
+                deleted: false,
+            },
+            (Ok(_) | Err(_), _) => Did::Nothing,
+        };
+        self.note(replica, start, did);
+        answer
+    }
+
+    pub async fn delete(
+        &self,
+        replica: usize,
+        token: &TokenValue,
+    ) -> Result<DeleteOutcome, StoreError> {
+        let start = Instant::now();
+        let token = token.clone();
+        let answer = self.stores[replica].delete(&self.pool, &token).await;
+        let did = match &answer {
+            Ok(DeleteOutcome::Deleted) => Did::Deleted(token),
+            Ok(DeleteOutcome::TokenNotFound) => Did::Absent(token),
+            Err(StoreError::OutcomeUnknown(_)) => Did::MaybeEnded {
+                token,
+                fence: None,
+                deleted: true,
+            },
+            Ok(_) | Err(_) => Did::Nothing,
+        };
+        self.note(replica, start, did);
+        answer
+    }
+
+    pub async fn count(&self, replica: usize) -> Result<PoolCounts, StoreError> {
+        let start = Instant::now();
+        let answer = self.stores[replica].show_pool(&self.pool).await;
+        let counts = answer?.expect("the pool is there").counts;
+        self.note(replica, start, Did::Counted(counts));
+        Ok(counts)
+    }
+}
+
+/// One grant and what is known of its end.
+struct Hold<'a> {
+    granted: &'a Event,
+    grant: &'a Grant,
+    /// Certain until here, in this process's clock: from what was told, and the first call that may have
+    /// ended it.
+    until: Instant,
+    /// In Redis's clock; `None` if a call may have ended it before its deadline.
+    expires_at_ms: Option<u64>,
+}
+
+impl Hold<'_> {
+    /// When Redis granted it, in its own clock.
+    fn redis_ms(&self) -> u64 {
+        self.grant.expires_at_ms - self.grant.expires_in_ms
+    }
+}
+
+/// What a rule found.
+pub type Violations = Vec<String>;
+
+impl History {
+    /// Every rule. `cap` is the pool's `max_tokens`; tokens vanish from the pool only by delete.
+    pub fn violations(&self, cap: u64) -> Violations {
+        let holds = self.holds();
+        let rules = [
+            self.overlaps(&holds),
+            self.fences(&holds),
+            self.resurrections(&holds),
+            self.early_ends(&holds),
+            self.over_cap(cap),
+            self.lost_tokens(),
+        ];
+        rules.concat()
+    }
+
+    /// # Panics
+    /// When a rule is violated.
+    pub fn check(&self, cap: u64) {
+        let violations = self.violations(cap);
+        let shown = violations.iter().take(5).cloned().collect::<Vec<_>>();
+        assert!(
+            violations.is_empty(),
+            "{} violations:\n{}",
+            violations.len(),
+            shown.join("\n")
+        );
+    }
+
+    pub fn grants(&self) -> usize {
+        let granted = |event: &&Event| matches!(event.did, Did::Granted(_));
+        self.events.iter().filter(granted).count()
+    }
+
+    fn holds(&self) -> Vec<Hold<'_>> {
+        let mut by_token: BTreeMap<&TokenValue, Vec<&Event>> = BTreeMap::new();
+        for event in &self.events {
+            if let Some(token) = token_of(&event.did) {
+                by_token.entry(token).or_default().push(event);
+            }
+        }
+        let granted = self.events.iter().filter_map(|event| match &event.did {
+            Did::Granted(grant) => Some((event, grant)),
+            _ => None,
+        });
+        granted
+            .map(|(event, grant)| hold(event, grant, &by_token[&grant.token]))
+            .collect()
+    }
+
+    /// One holder: no two certain holds of one token at one moment.
+    fn overlaps(&self, holds: &[Hold<'_>]) -> Violations {
+        let mut found = Vec::new();
+        for (a, b) in pairs_of_one_token(holds) {
+            let (from, until) = (a.granted.end.max(b.granted.end), a.until.min(b.until));
+            if from < until {
+                found.push(format!(
+                    "two holders for {:?}: {:?} and {:?}",
+                    until - from,
+                    a.granted,
+                    b.granted
+                ));
+            }
+            // To the millisecond, where nothing but its deadline can have ended the earlier one.
+            let (first, second) = if a.grant.fence < b.grant.fence {
+                (a, b)
+            } else {
+                (b, a)
+            };
+            if first.expires_at_ms.is_some_and(|at| second.redis_ms() < at) {
+                found.push(format!(
+                    "two holders by Redis's clock: {:?} and {:?}",
+                    first.granted, second.granted
+                ));
+            }
+        }
+        found
+    }
+
+    /// Fences are unique, and rise in the order of the grants of one token.
+    fn fences(&self, holds: &[Hold<'_>]) -> Violations {
+        let mut seen = BTreeSet::new();
+        let twice = holds.iter().filter(|hold| !seen.insert(hold.grant.fence));
+        let mut found: Vec<_> = twice
+            .map(|hold| format!("a fence granted twice: {:?}", hold.granted))
+            .collect();
+        for (a, b) in pairs_of_one_token(holds) {
+            let falls = |a: &Hold<'_>, b: &Hold<'_>| {
+                a.granted.before(b.granted) && a.grant.fence >= b.grant.fence
+            };
+            if falls(a, b) || falls(b, a) {
+                found.push(format!("fences fall: {:?} and {:?}", a.granted, b.granted));
+            }
+        }
+        found
+    }
+
+    /// Deleted stays deleted: no later call meets the token, unless it was added again.
+    fn resurrections(&self, holds: &[Hold<'_>]) -> Violations {
+        let mut found = Vec::new();
+        let deletions = self.events.iter().filter_map(|event| match &event.did {
+            Did::Deleted(token) => Some((event, token)),
+            _ => None,
+        });
+        for (deletion, token) in deletions {
+            let added_again = self.events.iter().any(|event| {
+                matches!(&event.did, Did::Generated(tokens) if tokens.contains(token))
+                    && event.end > deletion.start
+            });
+            if added_again {
+                continue;
+            }
+            let later = |event: &&Event| deletion.before(event) && meets(&event.did, token);
+            if let Some(event) = self.events.iter().find(later) {
+                found.push(format!("deleted, and there again: {deletion:?}, {event:?}"));
+            }
+            let twice = self
+                .events
+                .iter()
+                .filter(|event| matches!(&event.did, Did::Deleted(other) if other == token));
+            if twice.count() > 1 {
+                found.push(format!("deleted twice: {token}"));
+            }
+            let granted_later = holds
+                .iter()
+                .any(|hold| hold.grant.token == *token && deletion.before(hold.granted));
+            if granted_later {
+                found.push(format!("granted after its deletion: {token}"));
+            }
+        }
+        found
+    }
+
+    /// Never early: while a hold was certain, nobody was told that it had ended.
+    fn early_ends(&self, holds: &[Hold<'_>]) -> Violations {
+        let mut found = Vec::new();
+        for hold in holds {
+            let early = self.events.iter().find(|event| {
+                let told = match &event.did {
+                    Did::Lost { token, fence } => {
+                        *token == hold.grant.token && *fence == hold.grant.fence
+                    }
+                    Did::Absent(token) => *token == hold.grant.token,
+                    _ => false,
+                };
+                told && hold.granted.before(event) && event.end < hold.until
+            });
+            if let Some(event) = early {
+                found.push(format!("early: {:?} was lost at {event:?}", hold.granted));
+            }
+        }
+        found
+    }
+
+    /// The cap: never more counted, nor more certainly there.
+    fn over_cap(&self, cap: u64) -> Violations {
+        let mut found = Vec::new();
+        for event in &self.events {
+            match &event.did {
+                Did::Counted(counts) if counts.total() > cap => {
+                    found.push(format!("{counts:?} in a pool of {cap}"));
+                }
+                Did::Generated(_) => {
+                    let there = self.certainly_there(event.end);
+                    if there > cap {
+                        found.push(format!("{there} tokens in a pool of {cap}: {event:?}"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Tokens whose addition had been answered by then, but for those whose deletion had begun.
+    fn certainly_there(&self, at: Instant) -> u64 {
+        let (mut added, mut deleted) = (0, 0);
+        for event in &self.events {
+            match &event.did {
+                Did::Generated(tokens) if event.end <= at => added += tokens.len() as u64,
+                Did::Deleted(_) | Did::MaybeEnded { deleted: true, .. } if event.start <= at => {
+                    deleted += 1;
+                }
+                _ => {}
+            }
+        }
+        added.saturating_sub(deleted)
+    }
+
+    /// Nothing lost: when all is quiet, generated = free + held + cooling + deleted. Checked at each count
+    /// that ran alone.
+    fn lost_tokens(&self) -> Violations {
+        let mut found = Vec::new();
+        for (n, event) in self.events.iter().enumerate() {
+            let Did::Counted(counts) = &event.did else {
+                continue;
+            };
+            let mut others = self
+                .events
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != n);
+            if !others.all(|(_, other)| other.before(event) || event.before(other)) {
+                continue;
+            }
+            let (mut least, mut most) = (0_u64, 0_u64);
+            let (mut deleted, mut maybe_deleted) = (0, 0);
+            for earlier in self.events.iter().filter(|other| other.before(event)) {
+                match &earlier.did {
+                    Did::Generated(tokens) => {
+                        least += tokens.len() as u64;
+                        most += tokens.len() as u64;
+                    }
+                    Did::MaybeGenerated(count) => most += count,
+                    Did::Deleted(_) => deleted += 1,
+                    Did::MaybeEnded { deleted: true, .. } => maybe_deleted += 1,
+                    _ => {}
+                }
+            }
+            let there = counts.total() + deleted;
+            if there + maybe_deleted < least || there > most {
+                found.push(format!(
+                    "{least} to {most} generated, {counts:?} and {deleted} (+{maybe_deleted}) deleted"
+                ));
+            }
+        }
+        found
+    }
+}
+
+fn token_of(did: &Did) -> Option<&TokenValue> {
+    match did {
+        Did::Granted(grant) => Some(&grant.token),
+        Did::Kept { token, .. }
+        | Did::Released { token, .. }
+        | Did::Lost { token, .. }
+        | Did::MaybeEnded { token, .. }
+        | Did::Deleted(token)
+        | Did::Absent(token) => Some(token),
+        Did::Generated(_)
+        | Did::Counted(_)
+        | Did::MaybeGenerated(_)
+        | Did::MaybeGranted
+        | Did::Nothing => None,
+    }
+}
+
+/// The answer says that the token was there.
+fn meets(did: &Did, token: &TokenValue) -> bool {
+    match did {
+        Did::Granted(grant) => grant.token == *token,
+        Did::Kept { token: met, .. }
+        | Did::Released { token: met, .. }
+        | Did::Lost { token: met, .. } => met == token,
+        _ => false,
+    }
+}
+
+fn hold<'a>(granted: &'a Event, grant: &'a Grant, events: &[&'a Event]) -> Hold<'a> {
+    // What was told, each from the start of its call: Redis counted from later. A newer answer replaces
+    // those that it certainly came behind; of the others, any may be the last.
+    let mut told = vec![(granted, grant.expires_in_ms, grant.expires_at_ms)];
+    let mut ended: Option<Instant> = None;
+    for event in events {
+        let ends = match &event.did {
+            Did::Kept {
+                fence,
+                expires_in_ms,
+                expires_at_ms,
+                ..
+            } if *fence == grant.fence => {
+                told.push((event, *expires_in_ms, *expires_at_ms));
+                false
+            }
+            Did::Released { fence, .. } | Did::MaybeEnded { fence, .. } => {
+                fence.is_none_or(|fence| fence == grant.fence)
+            }
+            Did::Deleted(_) => true,
+            _ => false,
+        };
+        // What was over before the grant was asked for can't have ended it.
+        if ends && event.end > granted.start {
+            ended = Some(ended.map_or(event.start, |at| at.min(event.start)));
+        }
+    }
+    let newest = |of: &Event| !told.iter().any(|(other, ..)| of.before(other));
+    let last: Vec<_> = told.iter().filter(|(event, ..)| newest(event)).collect();
+    let lapses = last
+        .iter()
+        .map(|(event, ms, _)| event.start + Duration::from_millis(*ms))
+        .min()
+        .expect("the grant, or a keep-alive behind it");
+    Hold {
+        granted,
+        grant,
+        until: ended.map_or(lapses, |ended| ended.min(lapses)),
+        expires_at_ms: match ended {
+            Some(_) => None,
+            None => last.iter().map(|(_, _, at)| *at).min(),
+        },
+    }
+}
+
+fn pairs_of_one_token<'a, 'b>(
+    holds: &'b [Hold<'a>],
+) -> impl Iterator<Item = (&'b Hold<'a>, &'b Hold<'a>)> {
+    let mut by_token: BTreeMap<&TokenValue, Vec<&Hold<'a>>> = BTreeMap::new();
+    for hold in holds {
+        by_token.entry(&hold.grant.token).or_default().push(hold);
+    }
+    by_token.into_values().flat_map(|holds| {
+        let mut pairs = Vec::new();
+        for (n, a) in holds.iter().enumerate() {
+            pairs.extend(holds[n + 1..].iter().map(|b| (*a, *b)));
+        }
+        pairs
+    })
+}
+
+mod tests {
+    use super::*;
+    use crate::harness::token;
+
+    /// A history in which each call takes a millisecond; times in milliseconds from the first.
+    struct Script {
+        zero: Instant,
+        history: History,
+    }
+
+    impl Script {
+        fn new() -> Self {
+            Self {
+                zero: Instant::now(),
+                history: History::default(),
+            }
+        }
+
+        fn at(mut self, ms: u64, did: Did) -> Self {
+            let start = self.zero + Duration::from_millis(ms);
+            self.history.events.push(Event {
+                start,
+                end: start + Duration::from_millis(1),
+                replica: 0,
+                did,
+            });
+            self
+        }
+
+        fn grant(self, ms: u64, value: &str, fence: u64, lifetime_ms: u64) -> Self {
+            let grant = Grant {
+                token: token(value),
+                fence: Fence::parse(fence).expect("a fence"),
+                expires_at_ms: 1_000_000 + ms + lifetime_ms,
+                expires_in_ms: lifetime_ms,
+                holder: None,
+            };
+            self.at(ms, Did::Granted(grant))
+        }
+
+        fn kept(self, ms: u64, value: &str, fence: u64, lifetime_ms: u64) -> Self {
+            let did = Did::Kept {
+                token: token(value),
+                fence: Fence::parse(fence).expect("a fence"),
+                expires_at_ms: 1_000_000 + ms + lifetime_ms,
+                expires_in_ms: lifetime_ms,
+            };
+            self.at(ms, did)
+        }
+
+        fn released(self, ms: u64, value: &str) -> Self {
+            let token = token(value);
+            self.at(ms, Did::Released { token, fence: None })
+        }
+
+        fn lost(self, ms: u64, value: &str, fence: u64) -> Self {
+            let did = Did::Lost {
+                token: token(value),
+                fence: Fence::parse(fence).expect("a fence"),
+            };
+            self.at(ms, did)
+        }
+
+        fn counted(self, ms: u64, free: u64, held: u64, cooling: u64) -> Self {
+            let counts = PoolCounts {
+                free,
+                held,
+                cooling,
+            };
+            self.at(ms, Did::Counted(counts))
+        }
+
+        fn generated(self, ms: u64, values: &[&str]) -> Self {
+            self.at(
+                ms,
+                Did::Generated(values.iter().map(|v| token(v)).collect()),
+            )
+        }
+
+        /// Exactly the violations whose text starts so.
+        fn finds(&self, expected: &[&str]) {
+            let found = self.history.violations(3);
+            assert_eq!(found.len(), expected.len(), "{found:#?}");
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(found.starts_with(expected), "{found}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_right_history_has_no_violations() {
+        Script::new()
+            .generated(0, &["a", "b", "c"])
+            .grant(10, "a", 1, 1_000)
+            .kept(500, "a", 1, 1_000)
+            .grant(1_600, "a", 2, 1_000)
+            .released(1_700, "a")
+            .grant(1_710, "a", 3, 1_000)
+            .lost(1_720, "a", 2)
+            .at(1_800, Did::Deleted(token("a")))
+            .at(1_810, Did::Absent(token("a")))
+            .generated(1_820, &["d"])
+            .counted(2_000, 3, 0, 0)
+            .finds(&[]);
+    }
+
+    #[test]
+    fn two_holders_are_found() {
+        let script = Script::new()
+            .grant(0, "a", 1, 1_000)
+            .grant(500, "a", 2, 1_000);
+        script.finds(&["two holders for", "two holders by Redis's clock"]);
+    }
+
+    #[test]
+    fn two_holders_are_found_behind_a_keep_alive() {
+        let script = Script::new()
+            .grant(0, "a", 1, 1_000)
+            .kept(900, "a", 1, 1_000)
+            .grant(1_500, "a", 2, 1_000);
+        script.finds(&["two holders for", "two holders by Redis's clock"]);
+    }
+
+    #[test]
+    fn one_millisecond_too_early_is_found_by_the_clock_of_redis() {
+        let mut script = Script::new()
+            .grant(0, "a", 1, 1_000)
+            .grant(1_000, "a", 2, 1_000);
+        script.finds(&[]);
+        let Did::Granted(grant) = &mut script.history.events[1].did else {
+            panic!("a grant");
+        };
+        grant.expires_at_ms -= 1;
+        script.finds(&["two holders by Redis's clock"]);
+    }
+
+    #[test]
+    fn a_release_that_is_over_does_not_excuse_a_later_grant() {
+        let script = Script::new()
+            .released(0, "a")
+            .grant(10, "a", 1, 1_000)
+            .grant(20, "a", 2, 1_000);
+        script.finds(&["two holders for", "two holders by Redis's clock"]);
+    }
+
+    #[test]
+    fn a_fence_granted_twice_is_found() {
+        let script = Script::new()
+            .grant(0, "a", 1, 1_000)
+            .grant(0, "b", 1, 1_000);
+        script.finds(&["a fence granted twice"]);
+    }
+
+    #[test]
+    fn falling_fences_are_found() {
+        let script = Script::new()
+            .grant(0, "a", 5, 1_000)
+            .released(10, "a")
+            .grant(20, "a", 4, 1_000);
+        script.finds(&["two holders by Redis's clock", "fences fall"]);
+    }
+
+    #[test]
+    fn a_resurrection_is_found() {
+        let deleted = || Script::new().at(0, Did::Deleted(token("a")));
+        deleted()
+            .kept(10, "a", 1, 1_000)
+            .finds(&["deleted, and there again"]);
+        deleted()
+            .grant(10, "a", 1, 1_000)
+            .finds(&["deleted, and there again", "granted after its deletion"]);
+        deleted()
+            .at(0, Did::Deleted(token("a")))
+            .finds(&["deleted twice", "deleted twice"]);
+    }
+
+    #[test]
+    fn an_early_end_is_found() {
+        let script = Script::new().grant(0, "a", 1, 1_000).lost(990, "a", 1);
+        script.finds(&["early"]);
+        let script = Script::new().grant(0, "a", 1, 1_000).lost(1_000, "a", 1);
+        script.finds(&[]);
+    }
+
+    #[test]
+    fn a_passed_cap_is_found() {
+        let script = Script::new()
+            .generated(0, &["a", "b"])
+            .generated(10, &["c", "d"]);
+        script.finds(&["4 tokens in a pool of 3"]);
+        let script = Script::new()
+            .at(0, Did::MaybeGenerated(9))
+            .counted(10, 2, 1, 1);
+        script.finds(&["PoolCounts"]);
+    }
+
+    #[test]
+    fn a_lost_token_is_found() {
+        let script = Script::new()
+            .generated(0, &["a", "b", "c"])
+            .counted(10, 1, 1, 0);
+        script.finds(&["3 to 3 generated"]);
+        let script = Script::new().generated(0, &["a", "b"]).counted(10, 1, 1, 1);
+        script.finds(&["2 to 2 generated"]);
+    }
+}
