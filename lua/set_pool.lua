@@ -12,8 +12,10 @@
 -- ARGV[8]  max_hold  ms, 0 = no limit
 -- ARGV[9]  on_lapse  recycle or delete
 -- RETURNS  once: {'set'} | {'newer', the generation that is here or was deleted} | {'again'}
--- COST     O(1)
+-- COST     O(1), and what is due in the pool, at most SWEEP_MAX entries
 -- RETRY    safe: a version that is here is not set again
+
+local SWEEP_MAX = 1000 -- entries settled by the policy under which they fell due
 
 local p = pool(ARGV[1])
 local generation, version = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -27,6 +29,8 @@ local function set()
     redis.call('DEL', p.key)
   elseif p.version >= version then
     return {'set'}
+  else
+    settle_due(p, SWEEP_MAX)
   end
   redis.call('HSET', p.key, 'generation', ARGV[2], 'version', ARGV[3], 'lifetime', ARGV[4], 'idle_limit', ARGV[5],
     'cooldown', ARGV[6], 'max_tokens', ARGV[7], 'max_hold', ARGV[8], 'on_lapse', ARGV[9])

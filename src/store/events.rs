@@ -59,7 +59,8 @@ async fn turn_on(client: &SubscriberClient) -> Channels {
 
 /// Listens for ever, and rings a partition's bell when its alarm expires. Subscribes again on every new
 /// connection.
-pub(super) fn listen(inner: &Arc<Inner>, subscriber: &SubscriberClient, bells: Vec<Arc<Notify>>) {
+pub(super) fn listen(inner: &Arc<Inner>, bells: Vec<Arc<Notify>>) {
+    let subscriber = &inner.subscriber;
     let alarms = inner.keys.partitions.iter().map(|p| p.alarm.clone());
     let by_alarm: HashMap<_, _> = alarms.zip(bells).collect();
     subscribe_on_connection(inner.clone(), subscriber.clone());

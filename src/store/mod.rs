@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use fred::clients::SubscriberClient;
 use fred::interfaces::ClientLike;
 use tokio::runtime::Handle;
 
@@ -90,6 +91,8 @@ struct Inner {
     keys: Keys,
     scripts: Scripts,
     redis: Arc<Redis>,
+    /// Hears the expiry events; a connection that subscribes can do nothing else.
+    subscriber: SubscriberClient,
     registry: Registry,
     batchers: Batchers,
     metrics: Arc<Metrics>,
@@ -229,6 +232,7 @@ impl Store {
     /// HTTP server stops first.
     pub async fn stop(&self) {
         self.inner.redis.stop().await;
+        redis::quit(&self.inner.subscriber).await;
     }
 
     /// Adds tokens; all or nothing against the cap.

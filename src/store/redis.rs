@@ -256,10 +256,14 @@ impl Redis {
 
     pub async fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-        // A Redis that is away can't be said goodbye to: bounded, its answer is of no interest.
-        let quit = self.client.quit();
-        let _ = tokio::time::timeout(Duration::from_millis(CONNECT_MS_MAX), quit).await;
+        quit(&self.client).await;
     }
+}
+
+/// Ends a client, and with it the tasks that listen to its events. A Redis that is away can't be said
+/// goodbye to: bounded, its answer is of no interest.
+pub(super) async fn quit<C: ClientLike>(client: &C) {
+    let _ = tokio::time::timeout(Duration::from_millis(CONNECT_MS_MAX), client.quit()).await;
 }
 
 /// Supervises `connect()`: its task can end by itself (see the client's issue 363), and a client whose

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use fred::clients::Client;
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::InfoKind;
 use tokio::runtime::Handle;
@@ -28,6 +29,8 @@ const START_MS_MAX: u64 = 2_000;
 const PREPARE_RETRY_MS: u64 = 200;
 /// How often the copy of the registry is made anew, and deletions that a dead replica left are finished.
 const RELOAD_MS: u64 = 5_000;
+/// A reason that goes on is told again after this long.
+const WARN_AGAIN: Duration = Duration::from_secs(30);
 /// First Redis that knows `#!lua` flags and EXPIRE NX.
 const REDIS_MAJOR_MIN: u32 = 7;
 
@@ -68,6 +71,7 @@ impl Store {
         let scripts = Scripts::new();
         let redis = Arc::new(Redis::start(&config.url, metrics.clone())?);
         let subscriber = redis.subscriber()?;
+        warn_of_errors(redis.client());
         let inner = Arc::new(Inner {
             batchers: Batchers {
                 assign: batchers(&scripts.assign, &keys, &redis, &metrics),
@@ -81,6 +85,7 @@ impl Store {
             keys,
             scripts,
             redis,
+            subscriber,
             registry: Registry::default(),
             metrics,
             prepared: AtomicBool::new(false),
@@ -93,7 +98,7 @@ impl Store {
             .map(|_| Arc::new(Notify::new()))
             .collect();
         sweep::start(&inner, &bells);
-        events::listen(&inner, &subscriber, bells);
+        events::listen(&inner, bells);
         let mut progress = keep_prepared(inner.clone());
         keep_reloading(inner.clone());
         let limit = Duration::from_millis(START_MS_MAX);
@@ -106,7 +111,7 @@ impl Store {
         match first {
             Progress::Ready => {}
             Progress::Refused(why) => {
-                inner.redis.stop().await;
+                Self { inner }.stop().await;
                 return Err(why);
             }
             Progress::Waiting => {
@@ -133,11 +138,12 @@ fn keep_prepared(inner: Arc<Inner>) -> watch::Receiver<Progress> {
     let (tell, progress) = watch::channel(Progress::Waiting);
     let mut connections = inner.redis.client().reconnect_rx();
     tokio::spawn(async move {
+        let mut again = false;
         loop {
             while !inner.redis.stopping() {
                 match prepare(&inner).await {
                     Ok(()) => {
-                        let again = inner.prepared.swap(true, Ordering::AcqRel);
+                        inner.prepared.store(true, Ordering::Release);
                         tell.send_replace(Progress::Ready);
                         info!(again, "connected to Redis");
                         if !again {
@@ -162,6 +168,9 @@ fn keep_prepared(inner: Arc<Inner>) -> watch::Receiver<Progress> {
             {
                 return;
             }
+            // What comes back may be another Redis: nothing is sent until it has been looked at.
+            inner.prepared.store(false, Ordering::Release);
+            again = true;
         }
     });
     progress
@@ -213,6 +222,26 @@ fn redis_major(info: &str) -> Option<u32> {
     info.lines()
         .find_map(|line| line.strip_prefix("redis_version:"))
         .and_then(|version| version.split('.').next()?.trim().parse().ok())
+}
+
+/// One line for each new reason why the connection is away: refused, reset, a wrong password. The client
+/// tries for ever and would say nothing.
+fn warn_of_errors(client: &Client) {
+    let mut errors = client.error_rx();
+    tokio::spawn(async move {
+        let mut last = (String::new(), Instant::now());
+        loop {
+            let told = match errors.recv().await {
+                Ok((error, _)) => error.to_string(),
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return,
+            };
+            if told != last.0 || last.1.elapsed() >= WARN_AGAIN {
+                warn!("Redis: {told}");
+                last = (told, Instant::now());
+            }
+        }
+    });
 }
 
 fn keep_reloading(inner: Arc<Inner>) {

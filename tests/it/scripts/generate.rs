@@ -76,7 +76,9 @@ async fn one_value_in_two_items_of_a_call_is_added_once() {
     let replies = f.raw("generate", &p, &[one, two]).await;
     let had = replies[1].fields[0].clone().into_array();
     assert_eq!(
-        had.iter().map(|v| v.as_u64()).collect::<Vec<_>>(),
+        had.iter()
+            .map(fred::types::Value::as_u64)
+            .collect::<Vec<_>>(),
         [Some(1)]
     );
     assert_eq!(f.counts(&p).await, (3, 0, 0));

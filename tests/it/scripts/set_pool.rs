@@ -86,3 +86,22 @@ async fn what_an_older_generation_left_is_dropped_in_bounded_steps() {
     assert_eq!(tags, ["again", "again", "set"]);
     f.assert_structure().await;
 }
+
+#[tokio::test]
+async fn a_deadline_that_passed_before_the_change_goes_by_the_policy_it_passed_under() {
+    let f = Fixture::new().await;
+    let p = f.filled("seats", policy(60, 0, 0), &["a"]).await;
+    f.grant(&p).await;
+    let generation = f.shard_field(&p, "generation").await;
+    let f = f.without_sweeper().await;
+    f.pass(&p, secs(61)).await;
+    let args = ["60000", "0", "600000", "10000", "0", "recycle"];
+    let mut change = vec![p.to_string(), generation.to_string(), "9".to_owned()];
+    change.extend(args.map(str::to_owned));
+    let keys = f.partition_keys(&p).await;
+    let told = f.try_raw("set_pool", keys, change).await;
+    assert_eq!(told.expect("the script runs")[0].tag, "set");
+    // It lapsed without a cooldown; the new one is for those that come back from now on.
+    assert_eq!(f.raw("count", &p, &[&[]]).await[0].int(0), 1);
+    f.assert_structure().await;
+}
