@@ -5,6 +5,8 @@ use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::token::StoreError;
+
 /// Seconds from a deadline to the stored change. The objective is p99 ≤ 0.25.
 const RELEASE_LAG_BUCKETS: &[f64] = &[
     0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
@@ -143,7 +145,7 @@ impl Metrics {
             store_errors: counter(
                 r,
                 "tokend_store_errors_total",
-                "Script calls that failed, by kind: unavailable, unknown, protocol.",
+                "Calls of the store that failed, by kind: unavailable (not run), unknown (may have run), protocol (a bug).",
                 &["kind"],
             ),
             registry,
@@ -161,6 +163,16 @@ impl Metrics {
                 lag.observe(*ms as f64 / 1_000.0);
             }
         }
+    }
+
+    /// Counts a call that got no answer, whether it was sent or not.
+    pub fn store_failed(&self, error: &StoreError) {
+        let kind = match error {
+            StoreError::Unavailable(_) => "unavailable",
+            StoreError::OutcomeUnknown(_) => "unknown",
+            StoreError::Protocol(_) => "protocol",
+        };
+        self.store_errors.with_label_values(&[kind]).inc();
     }
 
     /// The Prometheus text format, version 0.0.4.

@@ -11,6 +11,8 @@
 //! Needs `redis-server` and, for the stalling disk, `cc`. Traffic stays on the loopback interface. Each
 //! drill ends by itself, prints its figures, and the exit code is 1 if an invariant was broken.
 
+#![allow(clippy::large_futures)] // there is one of each
+
 mod burst;
 mod chaos;
 mod embedded;

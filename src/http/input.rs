@@ -1,6 +1,7 @@
 //! What handlers take from a request: the pool in its path, its body, its query, its headers. Each
 //! is an extractor whose failure is a [`Problem`].
 
+use std::fmt;
 use std::future::{Ready, ready};
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, StreamExt};
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::{Map, Value};
 
 use super::fields::Fields;
 use super::problem::{Problem, Slug};
@@ -203,10 +205,49 @@ fn check_media(request: &HttpRequest) -> Result<(), Problem> {
     }
 }
 
+/// The members of a body, and the names of those given twice: a mistake, since readers differ in which
+/// of the two they take, and what a proxy has checked may not be what we would act on.
+#[derive(Default)]
+struct Members {
+    values: Map<String, Value>,
+    twice: Vec<String>,
+}
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            if self.values.contains_key(&name) {
+                self.twice.push(name.clone());
+            }
+            self.values.insert(name, value);
+        }
+        Ok(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(body: D) -> Result<Self, D::Error> {
+        body.deserialize_map(Self::default())
+    }
+}
+
 fn parse_object(body: &[u8]) -> Result<Fields, Problem> {
-    match serde_json::from_slice(body) {
-        Ok(Value::Object(members)) => Ok(Fields::new(members)),
-        Ok(_) => Err(Problem::new(
+    match serde_json::from_slice::<Members>(body) {
+        Ok(Members { values, twice }) => {
+            let mut fields = Fields::new(values);
+            for name in twice {
+                fields.refuse(&name, "is given more than once");
+            }
+            Ok(fields)
+        }
+        // Any value of a member will do, so the type that is wrong is the body's own.
+        Err(error) if error.is_data() => Err(Problem::new(
             Slug::InvalidRequest,
             "the body must be a JSON object",
         )),

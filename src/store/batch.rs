@@ -106,7 +106,7 @@ impl<V: Verb> Batcher<V> {
         let starts = {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
             if queue.tokens >= QUEUE_TOKENS_MAX {
-                return Err(StoreError::Unavailable(format!("{}: queue full", V::NAME)));
+                return Err(self.refusal("the queue is full"));
             }
             queue.tokens += item.weight();
             queue.waiting.push_back(Waiting {
@@ -126,6 +126,18 @@ impl<V: Verb> Batcher<V> {
             .unwrap_or_else(|_| Err(StoreError::OutcomeUnknown(format!("{}: dropped", V::NAME))))
     }
 
+    /// What was not sent, and why: counted.
+    fn refusal(&self, why: &str) -> StoreError {
+        let error = StoreError::Unavailable(format!("{}: {why}", V::NAME));
+        self.metrics.store_failed(&error);
+        error
+    }
+
+    /// Whether it may have changed something that its answer did not tell.
+    pub fn writes(&self) -> bool {
+        self.script.writes
+    }
+
     async fn send_queued(&self) {
         while let Some(batch) = self.next_batch() {
             if batch.is_empty() {
@@ -136,10 +148,7 @@ impl<V: Verb> Batcher<V> {
             if self.redis.connected_within(patience).await {
                 self.send(still_waited_for(batch)).await;
             } else {
-                fail(
-                    batch,
-                    &StoreError::Unavailable("not connected to Redis".to_owned()),
-                );
+                fail(batch, &self.refusal("not connected to Redis"));
             }
         }
     }
@@ -165,8 +174,8 @@ impl<V: Verb> Batcher<V> {
                 continue;
             }
             if next.since.elapsed() > Duration::from_millis(QUEUE_MS_MAX) {
-                let told = format!("{}: waited too long to be sent", V::NAME);
-                let _ = next.answer.send(Err(StoreError::Unavailable(told)));
+                let refusal = self.refusal("waited too long to be sent");
+                let _ = next.answer.send(Err(refusal));
                 continue;
             }
             tokens += weight;
@@ -245,8 +254,10 @@ impl<V: Verb> Drop for Sending<V> {
             queue.tokens = 0;
             std::mem::take(&mut queue.waiting)
         };
-        let told = format!("{}: the task that sends has ended", V::NAME);
-        fail(unsent.into(), &StoreError::Unavailable(told));
+        fail(
+            unsent.into(),
+            &batcher.refusal("the task that sends has ended"),
+        );
     }
 }
 

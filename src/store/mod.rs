@@ -20,6 +20,7 @@ mod keep_alive;
 mod keys;
 mod layout;
 mod list;
+mod pools;
 mod redis;
 mod register;
 mod registry;
@@ -52,20 +53,21 @@ use self::keep_alive::KeepAlive;
 use self::keys::Keys;
 use self::redis::Redis;
 use self::register::Entry;
-use self::registry::{Put, Registry};
+use self::registry::Registry;
 use self::reply::Answer;
 use self::script::{Script, Scripts};
 use self::shard::Shard;
 use self::unblock::Unblock;
 use crate::metrics::Metrics;
 use crate::token::{
-    AssignOutcome, DeleteOutcome, Fence, GenerateOutcome, InspectOutcome, Invalid,
-    KeepAliveOutcome, Page, PolicyPatch, PoolCounts, PoolName, PoolView, PutPoolOutcome, State,
-    StoreError, TokenValue, UnblockOutcome,
+    AssignOutcome, DeleteOutcome, Fence, GenerateOutcome, InspectOutcome, KeepAliveOutcome,
+    PoolName, StoreError, TokenValue, UnblockOutcome,
 };
 
-/// Longest that a verb goes on when its calls say `stale` or `again`. A call's own limits come on top,
-/// so an answer takes less than 2 s.
+/// Longest that any answer takes, with what HTTP adds less than 2 s. A call has its own, shorter limits;
+/// this one holds however many calls there are.
+const ANSWER_MS_MAX: u64 = 1_900;
+/// Longest that a verb goes on when its calls say `stale` or `again`.
 const ROUNDS_MS_MAX: u64 = 500;
 /// Longest that `/readyz` and the gauges wait for Redis.
 const PROBE_MS_MAX: u64 = 1_000;
@@ -131,7 +133,7 @@ impl Inner {
         args: Vec<fred::types::Value>,
     ) -> Result<Answer, StoreError> {
         if !self.redis.connected_within(self.patience()).await {
-            return Err(StoreError::Unavailable("not connected to Redis".to_owned()));
+            return Err(self.not_connected());
         }
         self.redis.call(script, keys, args).await
     }
@@ -154,7 +156,7 @@ impl Inner {
         command: impl Future<Output = Result<T, fred::error::Error>>,
     ) -> Result<T, StoreError> {
         if !self.redis.connected_within(self.patience()).await {
-            return Err(StoreError::Unavailable("not connected to Redis".to_owned()));
+            return Err(self.not_connected());
         }
         command
             .await
@@ -166,11 +168,37 @@ impl Inner {
         let until = Instant::now() + self.patience();
         while !self.prepared() {
             if Instant::now() >= until {
-                return Err(StoreError::Unavailable("not connected to Redis".to_owned()));
+                return Err(self.not_connected());
             }
             tokio::time::sleep(Duration::from_millis(redis::CONNECTED_POLL_MS)).await;
         }
         Ok(())
+    }
+
+    fn not_connected(&self) -> StoreError {
+        let error = StoreError::Unavailable("not connected to Redis".to_owned());
+        self.metrics.store_failed(&error);
+        error
+    }
+
+    /// Ends what takes too long, however many steps it has. One that writes may have done so.
+    async fn within<T>(
+        &self,
+        writes: bool,
+        steps: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let limit = Duration::from_millis(ANSWER_MS_MAX);
+        let Ok(answer) = tokio::time::timeout(limit, steps).await else {
+            let told = "no answer in time".to_owned();
+            let error = if writes {
+                StoreError::OutcomeUnknown(told)
+            } else {
+                StoreError::Unavailable(told)
+            };
+            self.metrics.store_failed(&error);
+            return Err(error);
+        };
+        answer
     }
 
     /// How long to wait for a connection that is away.
@@ -180,6 +208,16 @@ impl Inner {
 
     /// Sends an item to its pool's shard until the answer is one. `None`: no such pool.
     async fn run<V: Verb>(
+        &self,
+        pool: &PoolName,
+        batchers: &[Arc<Batcher<V>>],
+        item: impl Fn(Shard) -> V,
+    ) -> Result<Option<V::Outcome>, StoreError> {
+        let writes = batchers.iter().any(|batcher| batcher.writes());
+        self.within(writes, self.rounds(pool, batchers, item)).await
+    }
+
+    async fn rounds<V: Verb>(
         &self,
         pool: &PoolName,
         batchers: &[Arc<Batcher<V>>],
@@ -204,14 +242,6 @@ impl Inner {
             }
         }
         Ok(None)
-    }
-
-    fn view(&self, pool: &PoolName, entry: Entry, counts: PoolCounts) -> PoolView {
-        PoolView {
-            name: pool.clone(),
-            policy: entry.policy,
-            counts,
-        }
     }
 }
 
@@ -331,139 +361,5 @@ impl Store {
         };
         let done = self.inner.run(pool, &self.inner.batchers.inspect, item);
         Ok(done.await?.unwrap_or(InspectOutcome::PoolNotFound))
-    }
-
-    /// One page; `cursor` from the page before. `Ok(None)`: no such pool. `Some(Err(_))`: a cursor that
-    /// this store never gave. A page may be short, even empty, and yet have a cursor.
-    ///
-    /// # Errors
-    /// When Redis could not answer; see [`StoreError`].
-    pub async fn list_tokens(
-        &self,
-        pool: &PoolName,
-        state: Option<State>,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Option<Result<Page, Invalid>>, StoreError> {
-        let inner = &self.inner;
-        let cursor = match list::Cursor::parse(cursor) {
-            Ok(cursor) => cursor,
-            Err(invalid) => return Ok(Some(Err(invalid))),
-        };
-        inner.ready().await?;
-        let until = Instant::now() + Duration::from_millis(ROUNDS_MS_MAX);
-        let mut shard = inner.registry.shard(inner, pool).await?;
-        while let Some(at) = shard {
-            let args = list::encode(&at, state, &cursor, limit);
-            let answer = inner
-                .call_partition(&inner.scripts.list, at.partition, args)
-                .await?;
-            if let Some(page) = list::decode(answer.only()?)? {
-                return Ok(Some(Ok(page)));
-            }
-            if Instant::now() >= until {
-                return Err(StoreError::Unavailable(
-                    "list: the pool is being changed".to_owned(),
-                ));
-            }
-            let entry = Box::pin(inner.registry.refresh(inner, pool)).await?;
-            shard = entry.map(|entry| inner.shard(pool, &entry));
-        }
-        Ok(None)
-    }
-
-    /// Every pool with its counts, by name.
-    ///
-    /// # Errors
-    /// When Redis could not answer; see [`StoreError`].
-    pub async fn list_pools(&self) -> Result<Vec<PoolView>, StoreError> {
-        let inner = &self.inner;
-        inner.ready().await?;
-        let entries = Box::pin(inner.registry.reload(inner)).await?;
-        let shards: Vec<_> = entries
-            .iter()
-            .map(|(pool, entry)| inner.shard(pool, entry))
-            .collect();
-        let mut counts = count::count(inner, &shards).await?;
-        let mut views = Vec::with_capacity(entries.len());
-        for (pool, entry) in entries {
-            // A shard that is behind the registry: a replica died half-way through a change.
-            let view = match counts.remove(&pool) {
-                Some(counted) => Some(inner.view(&pool, entry, counted)),
-                None => self.show_pool(&pool).await?,
-            };
-            views.extend(view);
-        }
-        Ok(views)
-    }
-
-    /// One pool with its counts.
-    ///
-    /// # Errors
-    /// When Redis could not answer; see [`StoreError`].
-    pub async fn show_pool(&self, pool: &PoolName) -> Result<Option<PoolView>, StoreError> {
-        let inner = &self.inner;
-        inner.ready().await?;
-        let Some(entry) = Box::pin(inner.registry.refresh(inner, pool)).await? else {
-            return Ok(None);
-        };
-        let counts = count::count(inner, &[inner.shard(pool, &entry)]).await?;
-        let counted = counts.get(pool).copied().unwrap_or_default();
-        Ok(Some(inner.view(pool, entry, counted)))
-    }
-
-    /// Creates or changes a pool. The handler has checked the patch's ranges.
-    ///
-    /// # Errors
-    /// When Redis could not answer; see [`StoreError`].
-    pub async fn put_pool(
-        &self,
-        pool: &PoolName,
-        patch: PolicyPatch,
-    ) -> Result<PutPoolOutcome, StoreError> {
-        let inner = &self.inner;
-        inner.ready().await?;
-        let (created, entry) = match Box::pin(inner.registry.put(inner, pool, &patch)).await? {
-            Put::Created(entry) => (true, entry),
-            Put::Changed(entry) => (false, entry),
-            Put::ShardsFixed(shards) => return Ok(PutPoolOutcome::ShardsFixed { shards }),
-        };
-        let counts = count::count(inner, &[inner.shard(pool, &entry)]).await?;
-        let view = inner.view(pool, entry, counts.get(pool).copied().unwrap_or_default());
-        Ok(if created {
-            PutPoolOutcome::Created(view)
-        } else {
-            PutPoolOutcome::Changed(view)
-        })
-    }
-
-    /// Deletes a pool and its tokens. Says whether there was one.
-    ///
-    /// # Errors
-    /// When Redis could not answer; see [`StoreError`].
-    pub async fn delete_pool(&self, pool: &PoolName) -> Result<bool, StoreError> {
-        self.inner.ready().await?;
-        Box::pin(self.inner.registry.delete(&self.inner, pool)).await
-    }
-
-    /// Sets `tokend_pool_tokens` from Redis. Without an answer in [`PROBE_MS_MAX`] it tells of no pool:
-    /// a gap in a graph is honest, an old value is not.
-    pub async fn refresh_pool_gauges(&self) {
-        let gauge = &self.inner.metrics.pool_tokens;
-        let limit = Duration::from_millis(PROBE_MS_MAX);
-        let views = tokio::time::timeout(limit, self.list_pools()).await;
-        gauge.reset();
-        let Ok(Ok(views)) = views else { return };
-        for view in views {
-            for (state, count) in [
-                (State::Free, view.counts.free),
-                (State::Held, view.counts.held),
-                (State::Cooling, view.counts.cooling),
-            ] {
-                gauge
-                    .with_label_values(&[view.name.as_str(), state.as_str()])
-                    .set(i64::try_from(count).unwrap_or(i64::MAX));
-            }
-        }
     }
 }

@@ -171,12 +171,7 @@ impl Redis {
             .with_label_values(&[script.name])
             .observe(began.elapsed().as_secs_f64());
         if let Err(error) = &result {
-            let kind = match error {
-                StoreError::Unavailable(_) => "unavailable",
-                StoreError::OutcomeUnknown(_) => "unknown",
-                StoreError::Protocol(_) => "protocol",
-            };
-            self.metrics.store_errors.with_label_values(&[kind]).inc();
+            self.metrics.store_failed(error);
             debug!(script = script.name, %error, "script call failed");
         }
         result

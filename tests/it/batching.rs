@@ -133,7 +133,7 @@ async fn a_full_queue_refuses_and_works_again_when_redis_does() {
     let mut full = 0;
     for answer in answers {
         match answer {
-            Err(StoreError::Unavailable(told)) if told.contains("queue full") => full += 1,
+            Err(StoreError::Unavailable(told)) if told.contains("queue is full") => full += 1,
             Err(StoreError::Unavailable(_) | StoreError::OutcomeUnknown(_)) => {}
             other => panic!("{other:?}"),
         }

@@ -7,6 +7,7 @@
     clippy::large_futures
 )]
 
+mod api;
 mod batching;
 mod consistency;
 mod faults;
@@ -15,6 +16,7 @@ mod history;
 mod model;
 mod pitfalls;
 mod pools;
+mod process;
 mod races;
 mod raw;
 mod scripts;

@@ -1,0 +1,101 @@
+//! `tokend lease` against a real service.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::json;
+
+use super::{Directory, Service, wait};
+
+async fn service(directory: &Directory) -> Service {
+    let service = Service::start(directory).await;
+    service.run(directory, &["pool", "set", "seats"]).ok();
+    let (status, _) = service
+        .post("/v1/pools/seats/generate", json!({"tokens": ["seat-1"]}))
+        .await;
+    assert_eq!(status, 201);
+    service
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_runs_under_a_lease_that_is_given_back() {
+    let directory = Directory::new();
+    let service = service(&directory).await;
+    // The command looks at its own token through the same service.
+    let script = "echo $TOKEND_TOKEN $TOKEND_FENCE $TOKEND_POOL
+        $TOKEND inspect $TOKEND_TOKEN --pool $TOKEND_POOL --json; exit 7";
+    let output = service
+        .cli(
+            &directory,
+            &["lease", "seats", "--holder", "me", "--", "sh", "-c", script],
+        )
+        .env("TOKEND", env!("CARGO_BIN_EXE_tokend"))
+        .output()
+        .expect("tokend runs");
+    let ran = super::Ran::from(output);
+    assert_eq!(ran.code, Some(7), "{}", ran.stderr);
+    let (_, seen) = service
+        .post("/v1/pools/seats/inspect", json!({"token": "seat-1"}))
+        .await;
+    assert_eq!(seen["state"], "free", "given back");
+    let mut lines = ran.stdout.lines();
+    let told = format!("seat-1 {} seats", seen["fence"]);
+    assert_eq!(lines.next(), Some(told.as_str()));
+    let inside: serde_json::Value =
+        serde_json::from_str(lines.next().expect("a line")).expect("JSON");
+    assert_eq!(
+        (&inside["state"], &inside["holder"]),
+        (&json!("held"), &json!("me"))
+    );
+    assert_eq!(inside["fence"], seen["fence"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_the_command_does_not_run() {
+    let directory = Directory::new();
+    let service = service(&directory).await;
+    service
+        .run(
+            &directory,
+            &["assign", "--pool", "seats", "--lifetime", "1h"],
+        )
+        .ok();
+    let ran = service.run(&directory, &["lease", "seats", "--", "touch", "ran"]);
+    assert_eq!(ran.code, Some(75), "{}", ran.stderr);
+    assert!(!directory.path().join("ran").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_lease_ends_the_command() {
+    let directory = Directory::new();
+    let service = service(&directory).await;
+    let mut lease = service
+        .cli(
+            &directory,
+            &[
+                "lease",
+                "seats",
+                "--lifetime",
+                "3s",
+                "--",
+                "sh",
+                "-c",
+                "echo started; exec sleep 600",
+            ],
+        )
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("tokend runs");
+    let mut line = String::new();
+    let mut stdout = BufReader::new(lease.stdout.take().expect("piped"));
+    stdout.read_line(&mut line).expect("it starts");
+    assert_eq!(line, "started\n");
+    let path = "/v1/pools/seats/delete";
+    let (status, _) = service.post(path, json!({"token": "seat-1"})).await;
+    assert_eq!(status, 200);
+    assert_eq!(wait(&mut lease).await.code(), Some(76));
+    // The command held the other end: it is gone when there is nothing more to read.
+    line.clear();
+    assert_eq!(stdout.read_line(&mut line).expect("the end"), 0);
+}

@@ -1,0 +1,132 @@
+//! What the service writes while it serves.
+
+use std::collections::BTreeMap;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{Directory, Service};
+use crate::harness::{eventually, new_namespace, redis_url};
+
+/// Every value that must never be seen in a log has this in it.
+const SECRET: &str = "s3cret";
+
+async fn traffic(service: &Service) -> Vec<String> {
+    let seat = format!("{SECRET}-seat");
+    let token = json!({ "token": seat });
+    let held = json!({"token": seat, "holder": format!("{SECRET}-holder")});
+    let lost = json!({"token": seat, "fence": 7});
+    let with_query = format!("/tokens/delete?token={SECRET}-query");
+    let mut secrets = Vec::new();
+    let calls = [
+        (
+            Method::POST,
+            "/tokens/generate",
+            json!({"tokens": [seat, format!("{SECRET}-other")]}),
+            201,
+        ),
+        (Method::POST, "/tokens/generate", json!({"count": 5}), 201),
+        (
+            Method::POST,
+            "/tokens/generate",
+            json!({"tokens": [format!("{SECRET}\n")]}),
+            400,
+        ),
+        (Method::POST, "/tokens/assign", held, 200),
+        (Method::POST, "/tokens/assign", token.clone(), 409),
+        (Method::POST, "/tokens/keep-alive", token.clone(), 200),
+        (Method::POST, "/tokens/keep-alive", lost, 409),
+        (Method::POST, "/tokens/inspect", token.clone(), 200),
+        (Method::POST, "/tokens/unblock", token.clone(), 200),
+        (Method::GET, "/v1/pools/default/tokens", Value::Null, 200),
+        (Method::DELETE, "/tokens/delete", token, 200),
+        (Method::DELETE, &with_query, Value::Null, 404),
+        (Method::GET, "/tokens/s3cret-path", Value::Null, 404),
+        (
+            Method::POST,
+            "/tokens/assign",
+            json!({"s3cret-member": 1}),
+            400,
+        ),
+        (Method::GET, "/v1/pools/s3cret-pool", Value::Null, 404),
+    ];
+    for (method, path, body, status) in calls {
+        let body = Some(body).filter(|it| !it.is_null());
+        let (told, answer) = service.ask(method, path, body).await.expect("an answer");
+        assert_eq!(told, status, "{path}: {answer}");
+        let generated = answer["tokens"].as_array().into_iter().flatten();
+        secrets.extend(generated.filter_map(Value::as_str).map(ToOwned::to_owned));
+    }
+    secrets.push(SECRET.to_owned());
+    secrets
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_has_a_json_line_for_each_request_and_never_a_token() {
+    let directory = Directory::new();
+    let namespace = new_namespace();
+    let settings = [
+        ("REDIS_URL", redis_url().await),
+        ("KEY_PREFIX", &namespace),
+        ("SHUTDOWN_DELAY", "0"),
+        // All that tokend itself can say.
+        ("LOG_LEVEL", "trace"),
+    ];
+    let mut service = Service::with(&directory, &settings).await;
+    let before = requests(&service.log());
+    let secrets = traffic(&service).await;
+    eventually("all requests are logged", async || {
+        let now = requests(&service.log());
+        now.values().sum::<usize>() == before.values().sum::<usize>() + 15
+    })
+    .await;
+    service.signal("TERM");
+    assert_eq!(service.ended().await.code(), Some(0));
+    let log = service.log();
+    for line in &log {
+        for secret in &secrets {
+            assert!(!line.contains(secret.as_str()), "{secret} in {line}");
+        }
+    }
+    let seen = requests(&log);
+    for (what, times) in [
+        ("POST /tokens/generate 201", 2),
+        ("POST /tokens/generate 400", 1),
+        ("POST /tokens/assign 409", 1),
+        ("DELETE /tokens/delete 404", 1),
+        ("GET /v1/pools/{pool}/tokens 200", 1),
+        ("GET /v1/pools/{pool} 404", 1),
+        ("GET unmatched 404", 1),
+    ] {
+        assert_eq!(seen.get(what), Some(&times), "{what}: {seen:?}");
+    }
+}
+
+/// The request lines by method, route and status. Every line is JSON, every request's has all it must.
+fn requests(log: &[String]) -> BTreeMap<String, usize> {
+    let mut seen = BTreeMap::new();
+    for line in log {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+        assert!(
+            line["timestamp"].is_string() && line["level"].is_string(),
+            "{line}"
+        );
+        if line["message"] != "request" {
+            continue;
+        }
+        let (method, route) = (line["method"].as_str(), line["route"].as_str());
+        let status = line["status"].as_u64().expect("a status");
+        assert!(line["duration_ms"].is_number(), "{line}");
+        assert!(
+            line["request_id"].as_str().is_some_and(|it| !it.is_empty()),
+            "{line}"
+        );
+        let what = format!(
+            "{} {} {status}",
+            method.expect("a method"),
+            route.expect("a route")
+        );
+        *seen.entry(what).or_default() += 1;
+    }
+    seen
+}

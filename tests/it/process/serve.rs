@@ -1,0 +1,216 @@
+//! Starting, stopping, and what it starts with.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Directory, Ran, Service, tokend};
+use crate::harness::{eventually, skip};
+
+/// Whether the embedded Redis can be had; says so if not.
+fn embedded(test: &str) -> bool {
+    let found = ["redis-server", "valkey-server"].iter().any(|name| {
+        let version = std::process::Command::new(name).arg("--version").output();
+        version.is_ok()
+    });
+    if !found {
+        skip(test, "no redis-server");
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_redis_keeps_its_data_over_a_restart() {
+    if !embedded("the_embedded_redis_keeps_its_data_over_a_restart") {
+        return;
+    }
+    let directory = Directory::new();
+    let settings = [("DATA_DIR", "data"), ("SHUTDOWN_DELAY", "0")];
+    let mut service = Service::with(&directory, &settings).await;
+    let (status, _) = service
+        .post("/tokens/generate", json!({"tokens": ["a", "b"]}))
+        .await;
+    assert_eq!(status, 201);
+    let asked = json!({"token": "a", "holder": "pod-1", "lifetime": 3_600});
+    let (_, granted) = service.post("/tokens/assign", asked).await;
+    service.signal("TERM");
+    assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
+
+    let mut service = Service::with(&directory, &settings).await;
+    let (_, seen) = service.post("/tokens/inspect", json!({"token": "a"})).await;
+    assert_eq!(seen["state"], "held");
+    assert_eq!(seen["holder"], "pod-1");
+    assert_eq!(seen["fence"], granted["fence"]);
+    assert_eq!(seen["expires_at"], granted["expires_at"]);
+    let (_, other) = service.post("/tokens/assign", json!({})).await;
+    assert_eq!(other["token"], "b");
+    assert!(other["fence"].as_u64() > granted["fence"].as_u64());
+    service.signal("INT");
+    assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_turns_readiness_off_and_answers_what_is_in_flight() {
+    let directory = Directory::new();
+    let namespace = crate::harness::new_namespace();
+    let redis = crate::harness::redis_url().await;
+    let settings = [
+        ("REDIS_URL", redis),
+        ("KEY_PREFIX", &namespace),
+        ("SHUTDOWN_DELAY", "3"),
+    ];
+    let mut service = Service::with(&directory, &settings).await;
+    // Its head is here, its body on the way: in flight until we send the rest.
+    let mut slow = TcpStream::connect(service.address()).expect("it listens");
+    slow.set_read_timeout(Some(Duration::from_secs(30)))
+        .expect("a timeout");
+    let body = r#"{"tokens": ["late"]}"#;
+    let head = format!(
+        "POST /tokens/generate HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    slow.write_all(head.as_bytes()).expect("it reads");
+    slow.write_all(&body.as_bytes()[..5]).expect("it reads");
+    assert_eq!(service.get("/livez").await.0, 200);
+
+    service.signal("TERM");
+    let mut told = Value::Null;
+    eventually("it is not ready any more", async || {
+        let (status, body) = service.get("/readyz").await;
+        told = body;
+        status == 503
+    })
+    .await;
+    assert_eq!(told["checks"]["not_shutting_down"], false);
+    assert_eq!(
+        service.get("/livez").await.0,
+        200,
+        "and goes on until the delay is over"
+    );
+    eventually("it listens no more", async || {
+        TcpStream::connect(service.address()).is_err()
+    })
+    .await;
+
+    slow.write_all(&body.as_bytes()[5..])
+        .expect("still connected");
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert!(answer.contains(r#""tokens":["late"]"#), "{answer}");
+    assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_does_not_keep_it_from_stopping() {
+    let directory = Directory::new();
+    let mut service = Service::start(&directory).await;
+    let mut idle = TcpStream::connect(service.address()).expect("it listens");
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        .expect("it reads");
+    let mut first = [0; 12];
+    idle.read_exact(&mut first).expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 200");
+    service.signal("INT");
+    assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    let directory = Directory::new();
+    let namespace = crate::harness::new_namespace();
+    let redis = crate::harness::redis_url().await;
+    let settings = [
+        ("REDIS_URL", redis),
+        ("KEY_PREFIX", &namespace),
+        ("SHUTDOWN_DELAY", "5"),
+    ];
+    let mut service = Service::with(&directory, &settings).await;
+    service.signal("TERM");
+    eventually("it stops", async || service.get("/readyz").await.0 == 503).await;
+    service.signal("TERM");
+    assert_eq!(service.ended().await.code(), Some(128 + 15));
+}
+
+#[test]
+fn a_bad_configuration_tells_all_mistakes_and_no_secret() {
+    let directory = Directory::new();
+    let output = tokend(directory.path())
+        .arg("serve")
+        .env("REDIS_URL", "http://user:hunter2@redis.example:6379")
+        .env("PORT", "70000")
+        .env("TOKEN_LIFETIME", "0.5")
+        .env("MAX_TOKENS", "0x10")
+        .env("LOG_LEVEL", "loud")
+        .env("PARTITIONS", "-1")
+        .output();
+    let ran = Ran::from(output.expect("tokend runs"));
+    assert_eq!(ran.code, Some(78), "{}", ran.stderr);
+    for variable in [
+        "REDIS_URL",
+        "PORT",
+        "TOKEN_LIFETIME",
+        "MAX_TOKENS",
+        "LOG_LEVEL",
+        "PARTITIONS",
+    ] {
+        assert!(ran.stderr.contains(variable), "{variable}: {}", ran.stderr);
+    }
+    assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_is_told_and_ends_it() {
+    let directory = Directory::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    let output = tokend(directory.path())
+        .args(["serve", "--port", &port])
+        .env("REDIS_URL", "redis://127.0.0.1:1")
+        .output();
+    let ran = Ran::from(output.expect("tokend runs"));
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains(&format!("PORT {port}")),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dotenv_file_with_comments_behind_its_values_works() {
+    let directory = Directory::new();
+    let redis = crate::harness::redis_url().await;
+    let namespace = crate::harness::new_namespace();
+    let text = format!(
+        "# Settings of the token pool\n\
+         REDIS_URL={redis}   # where Redis is\n\
+         KEY_PREFIX={namespace}\n\
+         TOKEN_LIFETIME=61            # seconds, the lease's length\n\
+         KEEP_ALIVE_LIMIT=301  # it's deleted after this\n\
+         TOKEN_UNBLOCK_LIFETIME = 121 # 'cooling'\n\
+         export MAX_TOKENS=\"77\" # most tokens\n\
+         LOG_LEVEL=INFO   # DEBUG, INFO, WARNING\n\
+         TOKEN_LIFTIME=5 # misspelt\n\
+         \n"
+    );
+    directory.write(".env", &text);
+    let service = Service::with(&directory, &[("MAX_TOKENS", "78")]).await;
+    let (_, pool) = service.get("/v1/pools/default").await;
+    let told = [
+        &pool["lifetime"],
+        &pool["idle_limit"],
+        &pool["cooldown"],
+        &pool["max_tokens"],
+    ];
+    assert_eq!(told, [61, 301, 121, 78], "and the real environment wins");
+    let log = service.log().join("\n");
+    assert!(
+        log.contains("TOKEN_LIFTIME"),
+        "a name it does not know is told: {log}"
+    );
+}
