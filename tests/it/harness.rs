@@ -104,10 +104,12 @@ impl Drop for OwnRedis {
     }
 }
 
+/// Its shell ends it when our end of the pipe closes, which it does however we end, and removes what it left.
 fn run_redis(port: u16, dir: &std::path::Path, args: &[&str]) -> Child {
-    let script = r#"redis-server "$@" & pid=$!; read -r _; kill -9 $pid 2>/dev/null; wait $pid"#;
+    let script = r#"redis-server "$@" & pid=$!; read -r _; kill -9 $pid; wait $pid; rm -rf "$0""#;
     Command::new("sh")
-        .args(["-c", script, "redis"])
+        .args(["-c", script])
+        .arg(dir)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--dir", &dir.to_string_lossy(), "--pidfile"])
         .arg(dir.join("redis.pid"))
@@ -115,14 +117,16 @@ fn run_redis(port: u16, dir: &std::path::Path, args: &[&str]) -> Child {
         .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .expect("sh starts")
 }
 
 /// Sends a signal to a process that a test started.
 pub fn signal(pid: u32, name: &str) {
-    let sent = Command::new("kill")
-        .args([format!("-{name}"), pid.to_string()])
+    // The shell's own kill: a small Debian has no program of that name.
+    let sent = Command::new("sh")
+        .args(["-c", &format!("kill -{name} {pid}")])
         .status();
     assert!(
         sent.is_ok_and(|status| status.success()),
