@@ -111,7 +111,7 @@ async fn used_memory(admin: &Client) -> u64 {
         .expect("bytes")
 }
 
-async fn make(store: &Store, name: &str, count: u64) -> PoolName {
+pub async fn make(store: &Store, name: &str, count: u64) -> PoolName {
     let pool = PoolName::parse(name).expect("a name");
     let patch = PolicyPatch {
         max_tokens: Some(count),

@@ -3,6 +3,7 @@
 //! `cargo run --release --example drill -- NAME…` runs the drills named, without a name all of them:
 //!
 //! - `chaos`: 64 clients, two replicas, one killed with SIGKILL every 5 s
+//! - `cost`: what an assign and an unblock cost Redis, one at a time and many at once
 //! - `lag`: release lag, alone, beside a million unrelated expiring keys, and with pub/sub cut
 //! - `burst`: a million leases of one pool lapse at once, beside a small pool
 //! - `embedded`: the embedded Redis is killed under load, and its disk stalls
@@ -15,6 +16,7 @@
 
 mod burst;
 mod chaos;
+mod cost;
 mod embedded;
 mod import;
 mod lag;
@@ -46,7 +48,7 @@ impl Report {
 async fn main() -> ExitCode {
     let mut names: Vec<String> = std::env::args().skip(1).collect();
     if names.is_empty() {
-        names = ["import", "lag", "burst", "embedded", "chaos"]
+        names = ["import", "cost", "lag", "burst", "embedded", "chaos"]
             .map(str::to_owned)
             .to_vec();
     }
@@ -55,6 +57,7 @@ async fn main() -> ExitCode {
         println!("## {name}");
         let report = match name.as_str() {
             "chaos" => chaos::drill().await,
+            "cost" => cost::drill().await,
             "lag" => lag::drill().await,
             "burst" => burst::drill().await,
             "embedded" => embedded::drill().await,
