@@ -25,7 +25,7 @@ test: setup ## Run all tests, and list those that were skipped
 check: $(CARGO_DENY) ## All that CI checks: format, lints, documentation, dependencies, tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	$(CARGO_DENY) --locked check licenses bans sources
 	$(MAKE) --no-print-directory test
 

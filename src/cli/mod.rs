@@ -1,7 +1,7 @@
 //! The command line: everything that `tokend` does besides serving.
 //!
 //! Reading order: this file (what the commands are), [`client`] (the HTTP contract as Rust),
-//! [`error`] (exit codes), then a file per concern. [`lease`] is the one with moving parts.
+//! [`error`] (exit codes), then a file per concern. `lease` is the one with moving parts.
 //!
 //! **Architecture Invariant:** nothing here knows the store. The command line is a client of the
 //! HTTP contract like any other, so whatever it can do, every other client can.

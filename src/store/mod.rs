@@ -246,7 +246,7 @@ impl Inner {
 }
 
 impl Store {
-    /// Whether Redis answers, within [`PROBE_MS_MAX`].
+    /// Whether Redis answers, within `PROBE_MS_MAX`.
     pub async fn readiness(&self) -> Readiness {
         let limit = Duration::from_millis(PROBE_MS_MAX);
         let ping = self.inner.redis.client().ping::<()>(None);

@@ -167,7 +167,7 @@ impl Store {
         inner.within(true, steps).await
     }
 
-    /// Sets `tokend_pool_tokens` from Redis. Without an answer in [`PROBE_MS_MAX`] it tells of no pool:
+    /// Sets `tokend_pool_tokens` from Redis. Without an answer in `PROBE_MS_MAX` it tells of no pool:
     /// a gap in a graph is honest, an old value is not.
     pub async fn refresh_pool_gauges(&self) {
         let gauge = &self.inner.metrics.pool_tokens;

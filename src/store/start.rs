@@ -62,7 +62,7 @@ enum Progress {
 
 impl Store {
     /// Connects, loads the scripts, checks the layout, makes `default`, starts the sweeper. Waits
-    /// [`START_MS_MAX`] at most for a Redis that is away, then goes on in the background.
+    /// `START_MS_MAX` at most for a Redis that is away, then goes on in the background.
     ///
     /// # Errors
     /// Where waiting can't help: a bad URL, another number of partitions, a Redis that is too old.
