@@ -15,7 +15,9 @@ local PREFIX = KEYS[1]
 local TURNS, ALARM = PREFIX .. ':turns', PREFIX .. ':alarm'
 local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local now = math.floor(now_us / 1000)
+-- The first whole millisecond after this moment. A deadline counted from it lies at least the whole lifetime
+-- away, so that a holder who counts from before asking is never surprised; and `at < now` is exactly "`at` has passed".
+local now = math.floor(now_us / 1000) + 1
 
 local pools = {}        -- name → pool, each read once per call
 local rung = false      -- whether the wheel changed, so that the alarm may have to move
@@ -81,12 +83,12 @@ end
 local function note(p, kind, deadline)
   local lags = p.settled[kind]
   if not lags then lags = {} p.settled[kind] = lags end
-  lags[#lags + 1] = now - deadline
+  lags[#lags + 1] = now - 1 - deadline
 end
 
 -- Settle: a deadline that has passed has happened. Chains from deadlines, not from the time of the sweep.
 local function settle(p, token, t)
-  while t.state and t.deadline > 0 and t.deadline <= now do
+  while t.state and t.deadline > 0 and t.deadline < now do
     local passed = t.deadline
     touch(p, token, t)
     if t.state == HELD then
@@ -97,7 +99,7 @@ local function settle(p, token, t)
       become_free(p, t, passed)
     elseif p.idle_limit == 0 then
       t.deadline = 0 -- the limit was lifted meanwhile
-    elseif t.since + p.idle_limit > now then
+    elseif t.since + p.idle_limit >= now then
       t.deadline = t.since + p.idle_limit -- the limit was raised meanwhile
     else
       note(p, 'idle', passed)
@@ -231,7 +233,7 @@ local function sweep_pool(p, budget)
   local swept, tick = 0, nil
   while true do
     tick = tonumber(redis.call('ZRANGE', p.ticks, 0, 0)[1])
-    if not tick or tick * TICK_MS > now or swept >= budget then break end
+    if not tick or tick * TICK_MS >= now or swept >= budget then break end
     local ask = math.min(budget - swept, CALL_ARGS_MAX)
     local tokens = redis.call('SPOP', p.due .. int(tick), ask)
     if #tokens < ask then redis.call('ZREM', p.ticks, int(tick)) end
@@ -246,7 +248,7 @@ local function sweep_pool(p, budget)
     flush_pool(p)
     swept = swept + math.max(#tokens, 1)
   end
-  local more = tick and tick * TICK_MS <= now
+  local more = tick and tick * TICK_MS < now
   if not tick then
     redis.call('ZREM', TURNS, p.name)
   else -- a pool that has more due goes behind the others that are
@@ -260,7 +262,7 @@ end
 -- yet, included. Returns whether more may be due.
 local function settle_due(p, budget)
   local _, more = sweep_pool(p, budget)
-  local bucket = p.due .. int(math.ceil(now / TICK_MS))
+  local bucket = p.due .. int(math.ceil((now - 1) / TICK_MS))
   fetch(p, redis.call('SRANDMEMBER', bucket, budget))
   flush_pool(p)
   return more or redis.call('SCARD', bucket) > budget

@@ -201,9 +201,10 @@ struct Case {
     fences: Vec<Fence>,
 }
 
-/// Redis's clock in milliseconds.
+/// Redis's clock as scripts count it: the first whole millisecond after this moment.
 async fn redis_ms(fixture: &Fixture) -> u64 {
-    const CLOCK: &str = "local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000)";
+    const CLOCK: &str =
+        "local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000) + 1";
     let none: Vec<String> = Vec::new();
     let ms: i64 = fixture
         .redis

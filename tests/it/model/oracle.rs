@@ -119,7 +119,7 @@ impl Model {
             (State::Free, _) => {
                 // The limit is read again when it comes due.
                 let again = self.freed(record.fence, record.since);
-                again.deadline.is_none_or(|at| at > now).then_some(again)
+                again.deadline.is_none_or(|at| at >= now).then_some(again)
             }
         }
     }
@@ -127,7 +127,7 @@ impl Model {
     pub fn settle(&mut self, now: u64) {
         for token in self.tokens.keys().cloned().collect::<Vec<_>>() {
             while let Some(record) = self.tokens.get(&token) {
-                let Some(deadline) = record.deadline.filter(|at| *at <= now) else {
+                let Some(deadline) = record.deadline.filter(|at| *at < now) else {
                     break;
                 };
                 match self.fallen_due(record, deadline, now) {

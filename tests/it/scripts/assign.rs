@@ -31,6 +31,20 @@ async fn grants_a_free_token_to_the_holder_until_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_lease_lasts_its_whole_lifetime_to_the_microsecond() {
+    let f = Fixture::new().await;
+    let p = f.pool("seats", policy(60, 0, 0)).await;
+    f.generate(&p, 20).await;
+    for _ in 0..20 {
+        let grant = f.grant(&p).await;
+        // A fence is Redis's clock in µs: the moment of the grant. A deadline counted from the millisecond
+        // before it would come up to 1 ms earlier than the holder was told.
+        let lasts_us = grant.expires_at_ms * 1_000 - grant.fence.get();
+        assert!(lasts_us >= grant.expires_in_ms * 1_000, "{lasts_us} µs");
+    }
+}
+
+#[tokio::test]
 async fn an_empty_pool_answers_empty_without_a_hint() {
     let f = Fixture::new().await;
     let p = f.pool("seats", policy(60, 0, 0)).await;
