@@ -23,10 +23,7 @@ const TOUR: &str = "## A five-minute tour";
 /// The address that the tour uses.
 const TOUR_URL: &str = "http://127.0.0.1:3000";
 
-fn readme() -> Option<String> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    std::fs::read_to_string(path).ok()
-}
+const README: &str = include_str!("../README.md");
 
 fn skip(test: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
@@ -65,15 +62,12 @@ fn paste(step: &Step, service: &Service) -> String {
 #[test]
 fn the_tour_can_be_pasted_and_prints_what_it_says() {
     const TEST: &str = "the_tour_can_be_pasted_and_prints_what_it_says";
-    let Some(readme) = readme() else {
-        return skip(TEST, "there is no README.md");
-    };
     for tool in ["redis-server", "curl", "bash"] {
         if Command::new(tool).arg("--version").output().is_err() {
             return skip(TEST, &format!("no {tool}"));
         }
     }
-    let (first_line, tour) = section(&readme, TOUR).expect("README.md has its tour");
+    let (first_line, tour) = section(README, TOUR).expect("README.md has its tour");
     let steps = steps(tour, first_line);
     assert!(steps.len() >= 3, "the tour has hardly any steps: {steps:?}");
     let service = Service::start();
@@ -151,13 +145,7 @@ fn mistake(words: &[String]) -> Option<String> {
 
 #[test]
 fn every_command_and_option_shown_exists() {
-    let Some(readme) = readme() else {
-        return skip(
-            "every_command_and_option_shown_exists",
-            "there is no README.md",
-        );
-    };
-    let shown = shown_commands(&readme);
+    let shown = shown_commands(README);
     assert!(!shown.is_empty(), "README.md shows no command");
     let mistakes: Vec<_> = shown
         .iter()
@@ -215,10 +203,7 @@ fn example_variables(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_configuration_table_has_each_variable_of_the_example() {
-    let Some(readme) = readme() else {
-        return skip("the_configuration_table", "there is no README.md");
-    };
-    let (_, section) = section(&readme, "## Configuration").expect("README.md has the table");
+    let (_, section) = section(README, "## Configuration").expect("README.md has the table");
     let example = include_str!("../.env.example");
     assert_eq!(tabled_variables(section), example_variables(example));
 }
