@@ -120,11 +120,7 @@ impl Config {
         directory: &Path,
     ) -> Result<Self, ConfigError> {
         let known = variable_names();
-        let mut mistakes = Vec::new();
-        let file = dotenv::read(directory).unwrap_or_else(|mistake| {
-            mistakes.push(mistake);
-            Vec::new()
-        });
+        let (file, mut mistakes) = dotenv::read(directory);
         let unknown = file.iter().map(|(name, _)| name);
         let unknown: BTreeSet<_> = unknown.filter(|n| !known.contains(*n)).cloned().collect();
         let mut vars: BTreeMap<String, String> = file.into_iter().collect();

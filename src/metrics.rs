@@ -1,6 +1,7 @@
 //! What Prometheus sees. Each metric's help text is here and nowhere else; labels come only from
 //! route patterns, fixed sets and pool names, never from tokens or holders.
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -161,6 +162,24 @@ impl Metrics {
             let lag = self.release_lag.with_label_values(&[*pool]);
             for ms in *lags_ms {
                 lag.observe(*ms as f64 / 1_000.0);
+            }
+        }
+    }
+
+    /// Drops the series of a pool that is gone, or a service that makes a pool per job would keep them all.
+    pub fn forget_pool(&self, pool: &str) {
+        let _ = self.release_lag.remove_label_values(&[pool]);
+        for family in self.transitions.collect() {
+            for metric in family.get_metric() {
+                let label = |name: &str| {
+                    let labels = metric.get_label().iter();
+                    let mut found = labels.filter(|label| label.name() == name);
+                    found.next().map_or("", |label| label.value())
+                };
+                if label("pool") == pool {
+                    let series = [pool, label("verb"), label("outcome")];
+                    let _ = self.transitions.remove_label_values(&series);
+                }
             }
         }
     }

@@ -171,7 +171,7 @@ impl Service {
         // Ctrl-C is a person who wants it gone; SIGTERM comes with a load balancer that has to notice.
         let delay = match stop {
             Stop::Terminate => config.shutdown_delay,
-            Stop::Interrupt => Duration::ZERO,
+            Stop::Interrupt | Stop::HangUp => Duration::ZERO,
         };
         tracing::info!("{}: stopping; a second signal ends it at once", stop.name());
         tokio::select! {
@@ -220,6 +220,8 @@ async fn step(what: &str, deadline: Instant, step: impl Future<Output = ()>) {
 enum Stop {
     Terminate,
     Interrupt,
+    /// The terminal was closed.
+    HangUp,
 }
 
 impl Stop {
@@ -227,6 +229,7 @@ impl Stop {
         match self {
             Self::Terminate => "SIGTERM",
             Self::Interrupt => "SIGINT",
+            Self::HangUp => "SIGHUP",
         }
     }
 
@@ -235,6 +238,7 @@ impl Stop {
         match self {
             Self::Terminate => 128 + 15,
             Self::Interrupt => 128 + 2,
+            Self::HangUp => 128 + 1,
         }
     }
 }
@@ -243,6 +247,7 @@ impl Stop {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -250,6 +255,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
@@ -257,6 +263,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Stop::Terminate,
             _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.hang_up.recv() => Stop::HangUp,
         }
     }
 }

@@ -42,7 +42,7 @@ pub struct Cli {
         value_parser = client::parse_url
     )]
     pub url: Url,
-    /// Print the service's JSON answer, as one line.
+    /// Print JSON, as one line.
     #[arg(long, global = true, display_order = 101)]
     pub json: bool,
     #[command(subcommand)]

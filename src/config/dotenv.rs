@@ -50,43 +50,56 @@ fn line_without_comment(line: &str) -> Vec<u8> {
     line.as_bytes().to_vec()
 }
 
-/// The variables of a file's text in their order, or the first line that can't be read. The line's
-/// text is not repeated: it may hold a password.
-pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, Mistake> {
+/// The variables of a file's text in their order, and each line that can't be read. The line's text is
+/// not repeated: it may hold a password.
+pub(super) fn parse(text: &str) -> (Vec<(String, String)>, Vec<Mistake>) {
     let given = std::cell::Cell::new(0);
     let lines = Lines {
         rest: text.trim_start_matches('\u{feff}'),
         given: &given,
         pending: Vec::new(),
     };
-    dotenvy::from_read_iter(lines)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| {
-            // A quote that is never closed swallows the rest of the file: name the line it is in.
-            let swallowed = match &error {
-                dotenvy::Error::LineParse(text, _) => text.trim_end().matches('\n').count(),
-                _ => 0,
-            };
-            Mistake {
-                variable: format!(".env, line {}", given.get() - swallowed.min(given.get())),
-                given: None,
-                expected: "must read NAME=value, with quotes around a value that has spaces \
-                           (the line is not shown, it may hold a secret)"
-                    .to_owned(),
+    let (mut variables, mut mistakes) = (Vec::new(), Vec::new());
+    for line in dotenvy::from_read_iter(lines) {
+        let error = match line {
+            Ok(variable) => {
+                variables.push(variable);
+                continue;
             }
-        })
+            Err(error) => error,
+        };
+        // A quote that is never closed swallows the rest of the file: name the line it is in.
+        let swallowed = match &error {
+            dotenvy::Error::LineParse(text, _) => text.trim_end().matches('\n').count(),
+            _ => 0,
+        };
+        mistakes.push(Mistake {
+            variable: format!(".env, line {}", given.get() - swallowed.min(given.get())),
+            given: None,
+            expected: "must read NAME=value, with quotes around a value that has spaces \
+                       (the line is not shown, it may hold a secret)"
+                .to_owned(),
+        });
+        if matches!(error, dotenvy::Error::Io(_)) {
+            break; // the same would come again
+        }
+    }
+    (variables, mistakes)
 }
 
 /// The variables of `.env` in `directory`; none where there is no such file.
-pub(super) fn read(directory: &Path) -> Result<Vec<(String, String)>, Mistake> {
+pub(super) fn read(directory: &Path) -> (Vec<(String, String)>, Vec<Mistake>) {
     match std::fs::read_to_string(directory.join(".env")) {
         Ok(text) => parse(&text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Mistake {
-            variable: ".env".to_owned(),
-            given: None,
-            expected: format!("must be a readable text file: {error}"),
-        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Vec::new(), Vec::new()),
+        Err(error) => {
+            let mistake = Mistake {
+                variable: ".env".to_owned(),
+                given: None,
+                expected: format!("must be a readable text file: {error}"),
+            };
+            (Vec::new(), vec![mistake])
+        }
     }
 }
 
@@ -95,7 +108,9 @@ mod tests {
     use super::*;
 
     fn values(text: &str) -> Vec<(String, String)> {
-        parse(text).expect("a readable file")
+        let (variables, mistakes) = parse(text);
+        assert!(mistakes.is_empty(), "{mistakes:?}");
+        variables
     }
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -133,13 +148,21 @@ mod tests {
             ("A=1\nB='secret\nC=3\nD=4\n", 2),
             ("9A=secret\n", 1),
         ] {
-            let mistake = parse(text).expect_err("malformed").to_string();
+            let mistake = parse(text).1.first().expect("malformed").to_string();
             assert!(
                 mistake.contains(&format!(".env, line {line} ")),
                 "{mistake}"
             );
             assert!(!mistake.contains("secret two"), "{mistake}");
         }
+    }
+
+    #[test]
+    fn every_line_that_cannot_be_read_is_told_and_the_others_count() {
+        let (variables, mistakes) = parse("TWO BAD\nA=1\nALSO BAD LINE\nB=2\n");
+        let places: Vec<_> = mistakes.iter().map(|m| m.variable.as_str()).collect();
+        assert_eq!(places, [".env, line 1", ".env, line 3"]);
+        assert_eq!(variables, pairs(&[("A", "1"), ("B", "2")]));
     }
 
     #[test]

@@ -47,6 +47,12 @@ impl RedisUrl {
         } else if place.is_empty() || place.starts_with([':', '/']) {
             return Err(format!("must name a host: {scheme}host:6379"));
         }
+        crate::store::check_url(text).map_err(|why| {
+            format!(
+                "must be a URL, which this is not ({why}): {scheme}user:password@host:6379/0; in the password % is \
+                 %25, @ is %40, / is %2F, # is %23, : is %3A"
+            )
+        })?;
         Ok(url)
     }
 
@@ -88,7 +94,7 @@ mod tests {
             ("redis://localhost:6379", "redis://localhost:6379"),
             ("redis://:hush@db:6379/2", "redis://db:6379/2"),
             (
-                "rediss://user:hu/s@h@db.example:6380?password=hush",
+                "rediss://user:hu%2Fsh%40@db.example:6380?password=hush",
                 "rediss://db.example:6380",
             ),
             (
@@ -120,6 +126,10 @@ mod tests {
             "redis+unix://hush",
             "redis://:hush hush@db",
             "hush-9://db",
+            "redis://user:hush/s@h@db:6379",
+            "redis://:hush#s@db:6379",
+            "redis://db:6379/hush",
+            "redis://db:99999",
         ] {
             let why = RedisUrl::parse(given).expect_err(given);
             assert!(why.contains("must"), "{why}");

@@ -32,6 +32,7 @@ mod start;
 mod sweep;
 mod unblock;
 
+pub use self::redis::check_url;
 pub use assign::{AssignRequest, Offer};
 pub use generate::{GenerateRequest, NewTokens};
 pub use start::{StartError, StoreConfig};
@@ -168,7 +169,9 @@ impl Inner {
         let until = Instant::now() + self.patience();
         while !self.prepared() {
             if Instant::now() >= until {
-                return Err(self.not_connected());
+                let error = StoreError::Unavailable("Redis is not ready for us".to_owned());
+                self.metrics.store_failed(&error);
+                return Err(error);
             }
             tokio::time::sleep(Duration::from_millis(redis::CONNECTED_POLL_MS)).await;
         }

@@ -36,7 +36,7 @@ impl Store {
             Ok(cursor) => cursor,
             Err(invalid) => return Ok(Some(Err(invalid))),
         };
-        let page = self.page(pool, state, &cursor, limit);
+        let page = self.page(pool, state, cursor, limit);
         Ok(self.inner.within(false, page).await?.map(Ok))
     }
 
@@ -44,7 +44,7 @@ impl Store {
         &self,
         pool: &PoolName,
         state: Option<State>,
-        cursor: &list::Cursor,
+        mut cursor: list::Cursor,
         limit: usize,
     ) -> Result<Option<Page>, StoreError> {
         let inner = &self.inner;
@@ -52,12 +52,20 @@ impl Store {
         let until = Instant::now() + Duration::from_millis(ROUNDS_MS_MAX);
         let mut shard = inner.registry.shard(inner, pool).await?;
         while let Some(at) = shard {
-            let args = list::encode(&at, state, cursor, limit);
+            let args = list::encode(&at, state, &cursor, limit);
             let answer = inner
                 .call_partition(&inner.scripts.list, at.partition, args)
                 .await?;
             if let Some(page) = list::decode(answer.only()?)? {
-                return Ok(Some(page));
+                // Few of a large pool are in the state asked for: go on, a bounded call at a time.
+                match &page.cursor {
+                    Some(next) if page.tokens.is_empty() && Instant::now() < until => {
+                        cursor = list::Cursor::parse(Some(next)).unwrap_or_default();
+                        shard = Some(at);
+                        continue;
+                    }
+                    _ => return Ok(Some(page)),
+                }
             }
             if Instant::now() >= until {
                 return Err(StoreError::Unavailable(

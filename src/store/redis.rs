@@ -62,6 +62,17 @@ const REFUSALS: &[&str] = &[
     "WRONGPASS",
 ];
 
+/// Whether a URL can be read. Says why not without repeating it: it may hold a password.
+///
+/// # Errors
+/// With the client's word for what is wrong.
+pub fn check_url(url: &str) -> Result<(), String> {
+    match Config::from_url(url) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.details().to_owned()),
+    }
+}
+
 pub(super) struct Redis {
     client: Client,
     builder: Builder,

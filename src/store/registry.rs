@@ -67,10 +67,7 @@ impl Registry {
     ) -> Result<Option<Entry>, StoreError> {
         let entry = match read(inner, pool).await? {
             // All data is gone, or this is the first start: `default` is always there.
-            None if pool.is_default() => {
-                layout(inner).await?;
-                Some(ensure_default(inner).await?)
-            }
+            None if pool.is_default() => Some(make_default_again(inner).await?),
             None => None,
             Some(entry) if entry.status == Status::Deleting => {
                 finish_deletion(inner, pool, &entry).await?;
@@ -104,6 +101,9 @@ impl Registry {
             default.insert(ensure_default(inner).await?);
         }
         let mut copy = self.copy.write().unwrap_or_else(PoisonError::into_inner);
+        for gone in copy.keys().filter(|pool| !entries.contains_key(*pool)) {
+            inner.metrics.forget_pool(gone.as_str());
+        }
         *copy = entries.clone().into_iter().collect();
         Ok(entries)
     }
@@ -144,6 +144,7 @@ impl Registry {
             if let Some(marked) = marked {
                 finish_deletion(inner, pool, &marked).await?;
                 self.keep(pool, None);
+                inner.metrics.forget_pool(pool.as_str());
                 return Ok(true);
             }
         }
@@ -187,12 +188,32 @@ async fn finish_deletion(inner: &Inner, pool: &PoolName, entry: &Entry) -> Resul
     Ok(())
 }
 
-/// Makes `default`, or gives it the policy that this replica's environment names.
+/// What is left to do where `default` is gone, and so, most likely, is everything.
+async fn make_default_again(inner: &Inner) -> Result<Entry, StoreError> {
+    warn!(
+        "this Redis has lost its data: making the pool default again, empty; other pools are gone"
+    );
+    layout(inner).await?;
+    ensure_default(inner).await
+}
+
+/// Makes `default`, or gives it the policy that this replica's environment names: the replica that started
+/// last decides, and says so where another one had decided otherwise.
 pub(super) async fn ensure_default(inner: &Inner) -> Result<Entry, StoreError> {
     let pool = PoolName::default_pool();
     let wish = |_: &Policy| inner.config.default_policy.clone();
     match put_policy(inner, &pool, None, wish).await? {
-        Ok((_, entry)) => Ok(entry),
+        Ok((before, entry)) => {
+            if let Some(before) = before.filter(|before| before.policy != entry.policy) {
+                let (before, now) = (&before.policy, &entry.policy);
+                warn!(
+                    ?before,
+                    ?now,
+                    "this environment changes the policy of the pool default"
+                );
+            }
+            Ok(entry)
+        }
         Err(_) => Err(StoreError::Protocol("default has shards".to_owned())),
     }
 }

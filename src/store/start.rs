@@ -20,7 +20,7 @@ use super::registry::{Registry, ensure_default};
 use super::script::{Script, Scripts};
 use super::{Batchers, Inner, Store, events, layout, sweep};
 use crate::metrics::Metrics;
-use crate::token::{Policy, StoreError};
+use crate::token::{Policy, PoolName, StoreError};
 
 /// Longest that starting waits for a Redis that is away; then it goes on in the background, and
 /// `/readyz` says so.
@@ -115,7 +115,7 @@ impl Store {
                 return Err(why);
             }
             Progress::Waiting => {
-                warn!("Redis does not answer yet; requests get 503 until it does");
+                warn!("Redis is not ready yet; requests get 503 until it is");
             }
         }
         Ok(Self { inner })
@@ -139,9 +139,10 @@ fn keep_prepared(inner: Arc<Inner>) -> watch::Receiver<Progress> {
     let mut connections = inner.redis.client().reconnect_rx();
     tokio::spawn(async move {
         let mut again = false;
+        let mut reason = Reason::default();
         loop {
             while !inner.redis.stopping() {
-                match prepare(&inner).await {
+                match prepare(&inner, again).await {
                     Ok(()) => {
                         inner.prepared.store(true, Ordering::Release);
                         tell.send_replace(Progress::Ready);
@@ -158,7 +159,11 @@ fn keep_prepared(inner: Arc<Inner>) -> watch::Receiver<Progress> {
                         tokio::time::sleep(Duration::from_millis(RELOAD_MS)).await;
                     }
                     Err(Failure::Away(error)) => {
-                        tracing::debug!(%error, "preparing the connection");
+                        // While it is away, `warn_of_errors` tells why.
+                        if inner.redis.client().is_connected() && reason.is_new(&error.to_string())
+                        {
+                            warn!("Redis is not ready for us: {error}");
+                        }
                         tokio::time::sleep(Duration::from_millis(PREPARE_RETRY_MS)).await;
                     }
                 }
@@ -189,7 +194,7 @@ impl From<StoreError> for Failure {
     }
 }
 
-async fn prepare(inner: &Inner) -> Result<(), Failure> {
+async fn prepare(inner: &Inner, again: bool) -> Result<(), Failure> {
     let info: String = inner
         .read(inner.redis.client().info(Some(InfoKind::Server)))
         .await?;
@@ -213,7 +218,13 @@ async fn prepare(inner: &Inner) -> Result<(), Failure> {
         );
         return Err(Failure::Refused(StartError(told)));
     }
-    ensure_default(inner).await?;
+    if again {
+        // A reconnection is no reason to set our policy over that of a replica that started since.
+        let default = PoolName::default_pool();
+        inner.registry.refresh(inner, &default).await?;
+    } else {
+        ensure_default(inner).await?;
+    }
     Ok(())
 }
 
@@ -224,21 +235,40 @@ fn redis_major(info: &str) -> Option<u32> {
         .and_then(|version| version.split('.').next()?.trim().parse().ok())
 }
 
-/// One line for each new reason why the connection is away: refused, reset, a wrong password. The client
-/// tries for ever and would say nothing.
+/// What keeps us from Redis, told once and then now and again while it goes on.
+#[derive(Default)]
+struct Reason {
+    told: String,
+    at: Option<Instant>,
+}
+
+impl Reason {
+    fn is_new(&mut self, reason: &str) -> bool {
+        let new = self.told != reason || self.at.is_none_or(|at| at.elapsed() >= WARN_AGAIN);
+        if new {
+            reason.clone_into(&mut self.told);
+            self.at = Some(Instant::now());
+        }
+        new
+    }
+}
+
+/// Tells why the connection is away: refused, reset, a wrong password. The client tries for ever and would
+/// say nothing.
 fn warn_of_errors(client: &Client) {
     let mut errors = client.error_rx();
     tokio::spawn(async move {
-        let mut last = (String::new(), Instant::now());
+        let mut reason = Reason::default();
         loop {
-            let told = match errors.recv().await {
-                Ok((error, _)) => error.to_string(),
-                Err(RecvError::Lagged(_)) => continue,
+            match errors.recv().await {
+                Ok((error, _)) => {
+                    let error = error.to_string();
+                    if reason.is_new(&error) {
+                        warn!("Redis: {error}");
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
-            };
-            if told != last.0 || last.1.elapsed() >= WARN_AGAIN {
-                warn!("Redis: {told}");
-                last = (told, Instant::now());
             }
         }
     });

@@ -19,5 +19,6 @@ mod pools;
 mod process;
 mod races;
 mod raw;
+mod replicas;
 mod scripts;
 mod verbs;

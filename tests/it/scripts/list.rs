@@ -199,3 +199,15 @@ async fn another_generation_is_stale_and_no_pool_is_none() {
     let page = f.store.list_tokens(&pool("nowhere"), None, None, 10).await;
     assert!(page.expect("list").is_none());
 }
+
+#[tokio::test]
+async fn a_rare_state_in_a_large_pool_is_found_on_the_first_page() {
+    let f = Fixture::new().await;
+    let p = f.pool("large", policy(600, 0, 0)).await;
+    f.generate(&p, 5_000).await;
+    let grant = f.grant(&p).await;
+    let page = f.store.list_tokens(&p, Some(State::Held), None, 100).await;
+    let page = page.expect("list").expect("a pool").expect("a page");
+    let tokens: Vec<_> = page.tokens.iter().map(|view| &view.token).collect();
+    assert_eq!(tokens, [&grant.token]);
+}
