@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use fred::clients::Client;
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::InfoKind;
+use futures_util::future::try_join_all;
 use tokio::runtime::Handle;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, watch};
@@ -204,9 +205,8 @@ async fn prepare(inner: &Inner, again: bool) -> Result<(), Failure> {
             format!("this Redis is too old: it must be {REDIS_MAJOR_MIN}.0 or newer, or Valkey");
         return Err(Failure::Refused(StartError(told)));
     }
-    for script in inner.scripts.all() {
-        inner.read(inner.redis.load(script)).await?;
-    }
+    let loads = inner.scripts.all().into_iter().map(|s| inner.redis.load(s));
+    inner.read(try_join_all(loads)).await?;
     let (theirs, ours) = (
         layout::layout(inner).await?,
         inner.keys.partitions.len() as u64,

@@ -166,20 +166,24 @@ pub async fn redis_url() -> &'static str {
     .await
 }
 
+/// Longest that a container of ours lives: nothing ends it with this process, so it ends itself.
+const CONTAINER_S_MAX: &str = "1800";
+
 async fn container_url() -> String {
     use testcontainers::core::{IntoContainerPort, WaitFor};
     use testcontainers::runners::AsyncRunner;
-    let container = testcontainers::GenericImage::new("redis", "7")
+    use testcontainers::{GenericImage, ImageExt};
+    let redis = ["redis-server", "--protected-mode", "no", "--save", ""];
+    let container = GenericImage::new("redis", "7")
         .with_exposed_port(6379.tcp())
         .with_wait_for(WaitFor::message_on_stdout("Ready to accept connections"))
+        .with_cmd(["timeout", CONTAINER_S_MAX].into_iter().chain(redis))
+        .with_host_config_modifier(|host| host.auto_remove = Some(true))
         .start()
         .await
-        .expect(
-            "tests need Redis: set REDIS_URL, or install redis-server, or start a Docker engine",
-        );
+        .expect("tests need Redis: set REDIS_URL, install redis-server, or start a Docker engine");
     let port = container.get_host_port_ipv4(6379).await.expect("a port");
-    // It lives as long as this process; testcontainers' own reaper, or the engine, removes it.
-    std::mem::forget(container);
+    std::mem::forget(container); // it must outlive this call
     format!("redis://127.0.0.1:{port}")
 }
 
