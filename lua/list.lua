@@ -33,13 +33,25 @@ local function scan(p, state, cursor, after, count)
   return next_cursor, found
 end
 
--- What one cursor gives is shown whole where it fits. It is cut only where it is more than a page (a small
--- hash gives all it has at once), and then by the tokens' order, not their places: what is deleted between
--- two pages moves the places of the others.
+-- As much of what a cursor gives as fits a page. Redis gives more than it is asked for where a hash is small
+-- (all of it at once) or a bucket long; asking for less makes the others fit.
+local function fitting(p, state, cursor, after, limit)
+  local count = math.ceil(limit / 2)
+  while true do
+    local next_cursor, found = scan(p, state, cursor, after, count)
+    local whole = cursor == '0' and next_cursor == '0'
+    if #found <= limit or whole or count == 1 then return next_cursor, found end
+    count = math.floor(count / 2)
+  end
+end
+
+-- What one cursor gives is shown whole where it fits. It is cut only where it is the whole hash or a single
+-- bucket, and then by the tokens' order, not their places: what is deleted between two pages moves the places
+-- of the others. (Where a page is smaller than a bucket and the table shrinks just then, one may be left out.)
 local function list(p, state, cursor, after, limit)
   local page, shown = {'page', '', ''}, 0
   for _ = 1, ROUNDS_MAX do
-    local next_cursor, found = scan(p, state, cursor, after, math.ceil(limit / 2))
+    local next_cursor, found = fitting(p, state, cursor, after, limit)
     page[2], page[3] = cursor, after
     if shown + #found > limit then
       if shown > 0 then return page end
