@@ -97,8 +97,7 @@ impl Registry {
             finish_deletion(inner, &pool, &entry).await?;
         }
         if let Vacant(default) = entries.entry(PoolName::default_pool()) {
-            layout(inner).await?;
-            default.insert(ensure_default(inner).await?);
+            default.insert(make_default_again(inner).await?);
         }
         let mut copy = self.copy.write().unwrap_or_else(PoisonError::into_inner);
         for gone in copy.keys().filter(|pool| !entries.contains_key(*pool)) {
