@@ -1,9 +1,9 @@
 #!lua
--- generate: add tokens to pools, free; values that a pool has are left as they are. All or nothing against the cap.
+-- generate: add tokens to pools, free or, by policy, held; those that a pool has are left as they are. All or nothing against the cap.
 -- KEYS[1]  prefix    of every key touched; its hash tag is the slot
 -- KEYS[2]  guard     never exists; with KEYS[1] makes a moving slot answer before the script starts
--- ARGV[…]  items     pool, generation, version, key or '', fingerprint, count, then count tokens
--- RETURNS  per item: {'added', positions of those that the pool had} | {'replayed', existing, tokens joined by \n} | {'full', max_tokens, total} | {'mismatch'} | {'again'} | {'stale'}
+-- ARGV[…]  items     pool, generation, version, key or '', fingerprint, holder or '', lifetime ms or 0, fields, then so many names and values of metadata, count, then count tokens
+-- RETURNS  per item: {'added', positions of those that the pool had, expires_at_ms of a token born held or 0} | {'replayed', existing, tokens joined by \n} | {'full', max_tokens, total} | {'mismatch'} | {'again'} | {'stale'}
 -- COST     O(tokens given)
 -- RETRY    safe with a key: answers replayed; without one, import answers that they exist, generate adds others
 
@@ -23,7 +23,7 @@ local function sort_out(p, tokens)
   return new, existing
 end
 
-local function generate(p, key, fingerprint, tokens)
+local function generate(p, key, fingerprint, born, tokens)
   if key ~= '' then
     local first, answer = recall(p, 'generate', key)
     if first and first ~= fingerprint then return {'mismatch'} end
@@ -39,31 +39,42 @@ local function generate(p, key, fingerprint, tokens)
     local total = redis.call('HLEN', p.records)
     if total + #new > p.max_tokens then return {'full', p.max_tokens, total} end
   end
+  local expires_at = 0
   for _, token in ipairs(new) do
     local t = p.tokens[token]
-    become_free(p, t, now)
+    become_born(p, t, born.holder, born.lifetime)
+    set_fields(t, born.fields)
     touch(p, token, t)
+    if t.state == HELD then expires_at = t.deadline end
   end
   flush_pool(p)
   if key ~= '' then
     remember(p, 'generate', key, fingerprint, #existing .. ' ' .. table.concat(new, '\n'))
   end
-  return {'added', existing}
+  return {'added', existing, expires_at}
+end
+
+-- `count` arguments behind the one that says how many; the position of the one behind them.
+local function list_after(i, count)
+  if not count or i + count > #ARGV then error('a count is not that of what it counts') end
+  local list = {}
+  for n = 1, count do list[n] = ARGV[i + n] end
+  return list, i + count + 1
 end
 
 local items, i = {}, 1 -- all are checked before the first write
 while i <= #ARGV do
-  local count = tonumber(ARGV[i + 5])
-  if not count or i + 5 + count > #ARGV then error('count is not that of the tokens') end
-  local tokens = {}
-  for n = 1, count do tokens[n] = ARGV[i + 5 + n] end
-  items[#items + 1] = {pool_for(ARGV[i], ARGV[i + 1], ARGV[i + 2]) or false, ARGV[i + 3], ARGV[i + 4], tokens}
-  i = i + 6 + count
+  local born, tokens = {holder = ARGV[i + 5], lifetime = tonumber(ARGV[i + 6])}, nil
+  if not born.lifetime then error('lifetime is not a number') end
+  local p, key, fingerprint = pool_for(ARGV[i], ARGV[i + 1], ARGV[i + 2]), ARGV[i + 3], ARGV[i + 4]
+  born.fields, i = list_after(i + 7, 2 * tonumber(ARGV[i + 7]))
+  tokens, i = list_after(i, tonumber(ARGV[i]))
+  items[#items + 1] = {p or false, key, fingerprint, born, tokens}
 end
 
 local replies = {}
 for n, item in ipairs(items) do
-  local p, key, fingerprint, tokens = unpack(item)
-  replies[n] = p and generate(p, key, fingerprint, tokens) or {'stale'}
+  local p, key, fingerprint, born, tokens = unpack(item)
+  replies[n] = p and generate(p, key, fingerprint, born, tokens) or {'stale'}
 end
 return finish(replies)

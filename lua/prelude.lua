@@ -10,6 +10,7 @@ local FINE_MS = 60000      -- a deadline further away than this waits in a bucke
 local CALL_ARGS_MAX = 1000 -- arguments to one command: well under Lua's stack of 8,000
 local IDEM_WINDOW_S = 600  -- an idempotency key is found for at least this long
 local RECORD = '>BI7I6I5I6' -- state, fence, deadline ms, due tick, since ms; then the holder's label
+local HAS_META = 16        -- added to a record's state: the token has a HASH of metadata
 
 local PREFIX = KEYS[1]
 local TURNS, ALARM = PREFIX .. ':turns', PREFIX .. ':alarm'
@@ -37,14 +38,15 @@ local function pool(name)
   if p then return p end
   local key = PREFIX .. ':pool:' .. name
   local f = redis.call('HMGET', key, 'generation', 'version', 'lifetime', 'idle_limit', 'cooldown',
-    'max_tokens', 'max_hold', 'on_lapse', 'gone')
+    'max_tokens', 'max_hold', 'on_lapse', 'born', 'gone')
   p = {
-    name = name, key = key, live = f[1] and not f[9],
+    name = name, key = key, live = f[1] and not f[10],
     generation = tonumber(f[1] or 0), version = tonumber(f[2] or 0),
     lifetime = tonumber(f[3] or 0), idle_limit = tonumber(f[4] or 0), cooldown = tonumber(f[5] or 0),
     max_tokens = tonumber(f[6] or 0), max_hold = tonumber(f[7] or 0), on_lapse = f[8],
-    records = PREFIX .. ':records:' .. name, free = PREFIX .. ':free:' .. name,
+    born = f[9], records = PREFIX .. ':records:' .. name, free = PREFIX .. ':free:' .. name,
     ticks = PREFIX .. ':ticks:' .. name, due = PREFIX .. ':due:' .. name .. ':',
+    meta = PREFIX .. ':meta:' .. name .. ':',
     tokens = {}, dirty = {}, settled = {}, remembered = {},
   }
   pools[name] = p
@@ -76,8 +78,22 @@ local function release(p, t, since)
   t.state, t.since, t.holder, t.deadline = COOLING, since, '', since + p.cooldown
 end
 
+-- A token comes into being: free, or, where the policy says so, held from the start, under fence 1.
+local function become_born(p, t, holder, lifetime)
+  if p.born ~= 'held' then return become_free(p, t, now) end
+  t.state, t.fence, t.since, t.holder = HELD, 1, now, holder
+  t.deadline = now + (lifetime > 0 and lifetime or p.lifetime)
+end
+
+-- Its metadata goes with it.
 local function become_absent(t)
-  t.state, t.fence, t.deadline, t.since, t.holder = nil, 0, 0, 0, ''
+  t.state, t.fence, t.deadline, t.since, t.holder, t.meta, t.fields = nil, 0, 0, 0, '', false, nil
+end
+
+-- Metadata to be written with the token: a flat list of names and values, none of which is parsed here.
+local function set_fields(t, fields)
+  if #fields == 0 then return end
+  t.fields, t.meta = fields, true
 end
 
 local function note(p, kind, deadline)
@@ -111,10 +127,17 @@ end
 local function unpack_record(packed)
   if not packed then return {fence = 0, deadline = 0, due = 0, since = 0, holder = ''} end
   local state, fence, deadline, due, since, rest = struct.unpack(RECORD, packed)
+  local meta = state >= HAS_META
+  if meta then state = state - HAS_META end
   return {
     state = state, stored = state, fence = fence, deadline = deadline, due = due, since = since,
-    holder = string.sub(packed, rest),
+    holder = string.sub(packed, rest), meta = meta, stored_meta = meta,
   }
+end
+
+local function pack_record(t)
+  local state = t.meta and t.state + HAS_META or t.state
+  return struct.pack(RECORD, state, t.fence, t.deadline, t.due, t.since) .. t.holder
 end
 
 -- Reads tokens that this call has not read yet, and settles them.
@@ -135,6 +158,11 @@ local function fetch(p, tokens)
       settle(p, token, p.tokens[token])
     end
   end
+end
+
+-- A token's metadata as it is stored: names and values in a flat list.
+local function get_fields(p, token, t)
+  return t.stored_meta and redis.call('HGETALL', p.meta .. token) or {}
 end
 
 -- One token as it stands now; its `state` is nil if it is absent.
@@ -199,13 +227,15 @@ local function flush_pool(p)
     if is then
       place(token, t, enter, leave)
       hset[#hset + 1] = token
-      hset[#hset + 1] = struct.pack(RECORD, is, t.fence, t.deadline, t.due, t.since) .. t.holder
+      hset[#hset + 1] = pack_record(t)
     elseif was then
       hdel[#hdel + 1] = token
       if t.due > 0 then table.insert(list_at(leave, t.due), token) end
       t.due = 0
     end
-    t.stored, t.dangling, t.dirty = is, false, false
+    if t.stored_meta and not t.meta then redis.call('UNLINK', p.meta .. token) end
+    if t.fields then bulk('HSET', p.meta .. token, t.fields) end
+    t.stored, t.stored_meta, t.fields, t.dangling, t.dirty = is, t.meta, nil, false, false
   end
   p.dirty = {}
   bulk('HSET', p.records, hset)
@@ -269,6 +299,7 @@ local function settle_due(p, budget)
 end
 
 -- Unlinks what a pool has in this partition, a bounded number of keys at a time. Returns whether that was all.
+-- Metadata is not looked for: only the flows' tokens have any, and their pools are never dropped.
 local function drop_pool(p)
   redis.call('UNLINK', p.free, p.records)
   local window = math.floor(now / 1000 / IDEM_WINDOW_S)

@@ -11,6 +11,7 @@
 -- ARGV[7]  max_tokens
 -- ARGV[8]  max_hold  ms, 0 = no limit
 -- ARGV[9]  on_lapse  recycle or delete
+-- ARGV[10] born      free or held
 -- RETURNS  once: {'set'} | {'newer', the generation that is here or was deleted} | {'again'}
 -- COST     O(1), and what is due in the pool, at most SWEEP_MAX entries
 -- RETRY    safe: a version that is here is not set again
@@ -33,7 +34,8 @@ local function set()
     settle_due(p, SWEEP_MAX)
   end
   redis.call('HSET', p.key, 'generation', ARGV[2], 'version', ARGV[3], 'lifetime', ARGV[4], 'idle_limit', ARGV[5],
-    'cooldown', ARGV[6], 'max_tokens', ARGV[7], 'max_hold', ARGV[8], 'on_lapse', ARGV[9])
+    'cooldown', ARGV[6], 'max_tokens', ARGV[7], 'max_hold', ARGV[8], 'on_lapse', ARGV[9],
+    'born', ARGV[10])
   return {'set'}
 end
 

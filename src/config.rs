@@ -9,6 +9,7 @@
 
 mod dotenv;
 mod env;
+mod flows;
 mod redis_url;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use self::env::Env;
 pub use self::env::variable_names;
+pub use self::flows::{CorsOrigins, FlowSettings, Secrets, one_time_lifetime};
 pub use self::redis_url::RedisUrl;
 use crate::store::StoreConfig;
 use crate::telemetry::{Format, LogFilter};
@@ -46,6 +48,8 @@ pub struct Config {
     /// `TOKEN_LIFETIME`, `KEEP_ALIVE_LIMIT`, `MAX_TOKENS`, `TOKEN_UNBLOCK_LIFETIME`: the policy of
     /// pool `default`.
     pub default_policy: Policy,
+    /// What the bearer flows need.
+    pub flows: FlowSettings,
     /// `LOG_LEVEL`.
     pub log_filter: LogFilter,
     /// `LOG_FORMAT`.
@@ -164,6 +168,7 @@ impl Config {
         let config = Self {
             redis_url: read.secret("REDIS_URL", env.redis_url.clone(), RedisUrl::parse),
             default_policy: default_policy(&env, &mut read),
+            flows: FlowSettings::read(&env, &mut read),
             log_filter: read.take(
                 "LOG_LEVEL",
                 env.log_level,
@@ -209,6 +214,7 @@ impl Config {
             key_prefix: self.key_prefix.clone(),
             partitions: self.partitions,
             default_policy: self.default_policy.clone(),
+            flows: self.flows.limits,
         }
     }
 }

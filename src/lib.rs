@@ -9,8 +9,10 @@
 pub mod cli;
 pub mod config;
 pub mod embedded;
+pub mod flows;
 pub mod http;
 pub mod metrics;
+pub mod secrets;
 pub mod serve;
 pub mod server;
 pub mod store;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::embedded::Embedded;
+use crate::flows::Flows;
 use crate::http::system::ShuttingDown;
 use crate::metrics::Metrics;
 use crate::server;
@@ -99,6 +100,15 @@ fn bind(host: &str, port: u16) -> Result<TcpListener, String> {
     })
 }
 
+/// A host that a URL can name: where it listens on all addresses, this machine.
+fn public_host(host: &str) -> String {
+    match host {
+        "0.0.0.0" | "::" => "localhost".to_owned(),
+        host if host.contains(':') => format!("[{host}]"),
+        host => host.to_owned(),
+    }
+}
+
 /// One line on what is served where, and on a terminal how to try it.
 fn announce(config: &Config, address: std::net::SocketAddr) {
     let redis = match &config.redis_url {
@@ -140,8 +150,13 @@ impl Service {
         let store = Store::start(config.store(url), Arc::clone(&metrics)).await;
         let store = store.map_err(|error| error.to_string())?;
         let shutting_down = ShuttingDown::default();
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        let data_dir = embedded.as_ref().map(|_| config.data_dir.as_path());
+        let public_url = format!("http://{}:{}", public_host(&config.host), address.port());
+        let flows = Flows::new(config.flows.clone(), public_url, data_dir)?;
         let app = server::App {
             store: store.clone(),
+            flows: Arc::new(flows),
             metrics,
             shutting_down: shutting_down.clone(),
         };

@@ -10,6 +10,7 @@ use actix_web::http::{KeepAlive, Method};
 use actix_web::middleware::from_fn;
 use actix_web::{App as Routes, HttpServer, Route, guard, web};
 
+use crate::flows::Flows;
 use crate::http::observe::observe;
 use crate::http::problem::{Problem, Slug, list_problems, show_problem};
 use crate::http::system::{ShuttingDown, show_livez, show_metrics, show_readyz};
@@ -31,6 +32,8 @@ const SHUTDOWN_TIME_MAX_S: u64 = 5;
 pub struct App {
     /// All state.
     pub store: Store,
+    /// What the bearer flows run with.
+    pub flows: Arc<Flows>,
     /// The metrics of this process.
     pub metrics: Arc<Metrics>,
     /// Begun by whoever stops the server, before it does.
@@ -112,11 +115,13 @@ async fn not_found() -> Result<&'static str, Problem> {
 /// When the listener cannot be used.
 pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result<Server> {
     let store = web::Data::new(app.store);
+    let flows = web::Data::from(app.flows);
     let metrics = web::Data::from(app.metrics);
     let shutting_down = web::Data::new(app.shutting_down);
     let server = HttpServer::new(move || {
         Routes::new()
             .app_data(store.clone())
+            .app_data(flows.clone())
             .app_data(metrics.clone())
             .app_data(shutting_down.clone())
             .wrap(from_fn(observe))

@@ -8,7 +8,9 @@ use fred::prelude::*;
 use fred::types::InfoKind;
 use tokend::metrics::Metrics;
 use tokend::store::{AssignRequest, GenerateRequest, NewTokens, Store, StoreConfig};
-use tokend::token::{AssignOutcome, Policy, PolicyPatch, PoolName, TOKENS_PER_CALL_MAX};
+use tokend::token::{
+    AssignOutcome, FlowsLimits, Policy, PolicyPatch, PoolName, TOKENS_PER_CALL_MAX,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Report;
@@ -34,6 +36,7 @@ pub async fn drill() -> Report {
         key_prefix: "burst".to_owned(),
         partitions: 1, // so that both pools share one
         default_policy: Policy::FOR_DEFAULT_POOL,
+        flows: FlowsLimits::DEFAULT,
     };
     let store = Store::start(config, metrics.clone())
         .await

@@ -9,7 +9,7 @@ use fred::prelude::*;
 use fred::types::InfoKind;
 use tokend::metrics::Metrics;
 use tokend::store::{AssignRequest, Store, StoreConfig};
-use tokend::token::{AssignOutcome, Policy, PoolName};
+use tokend::token::{AssignOutcome, FlowsLimits, Policy, PoolName};
 
 use super::process::{self, Scratch};
 use super::{Report, burst, lag};
@@ -30,6 +30,7 @@ pub async fn drill() -> Report {
         key_prefix: "cost".to_owned(),
         partitions: 1,
         default_policy: Policy::FOR_DEFAULT_POOL,
+        flows: FlowsLimits::DEFAULT,
     };
     let store = Store::start(config, metrics.clone())
         .await

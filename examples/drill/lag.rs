@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fred::prelude::*;
 use tokend::metrics::Metrics;
 use tokend::store::{AssignRequest, GenerateRequest, NewTokens, Store, StoreConfig};
-use tokend::token::{AssignOutcome, Policy, PolicyPatch, PoolName};
+use tokend::token::{AssignOutcome, FlowsLimits, Policy, PolicyPatch, PoolName};
 
 use super::Report;
 use super::process::{self, Scratch};
@@ -71,6 +71,7 @@ async fn measure(report: &mut Report, name: &str, url: &str, prefix: &str) {
         key_prefix: prefix.to_owned(),
         partitions: 16,
         default_policy: Policy::FOR_DEFAULT_POOL,
+        flows: FlowsLimits::DEFAULT,
     };
     let metrics = Arc::new(Metrics::new());
     let _alive = Store::start(config.clone(), metrics.clone())

@@ -39,6 +39,44 @@ pub(super) struct Env {
     pub workers: Option<String>,
     /// `SHUTDOWN_DELAY`: seconds between answering "not ready" and closing the listener.
     pub shutdown_delay: Option<String>,
+    /// `TOKEN_TTL_MINUTES`: minutes that a temporary token lives.
+    pub token_ttl_minutes: Option<String>,
+    /// `TEMPORARY_MAX`: most temporary tokens alive at once.
+    pub temporary_max: Option<String>,
+    /// `ONE_TIME_LIFETIME`: how long a one-time token lives, as `90min` or `2h`.
+    pub one_time_lifetime: Option<String>,
+    /// `ONE_TIME_MAX`: most one-time tokens alive at once.
+    pub one_time_max: Option<String>,
+    /// `DUMP`: whether `HEAD /dump` is there.
+    pub dump: Option<String>,
+    /// `UNIFIED_MAX`: most unified tokens alive at once.
+    pub unified_max: Option<String>,
+    /// `SESSION_LIFETIME`: seconds after its login that a session ends.
+    pub session_lifetime: Option<String>,
+    /// `SESSION_MAX`: most sessions alive at once.
+    pub session_max: Option<String>,
+    /// `ACCESS_TOKEN_LIFETIME`: seconds that an access token lives.
+    pub access_token_lifetime: Option<String>,
+    /// `SECRET_KEY`: signs one-time tokens; several separated by commas, the first signs, all verify.
+    pub secret_key: Option<String>,
+    /// `REFRESH_TOKEN_SECRET`: signs refresh tokens; several as above.
+    pub refresh_token_secret: Option<String>,
+    /// `JWT_SECRET`: signs access tokens by HS256; several as above.
+    pub jwt_secret: Option<String>,
+    /// `JWT_PRIVATE_KEY_FILE`: PEM files that sign access tokens by EdDSA or ES256; several as above.
+    pub jwt_private_key_file: Option<String>,
+    /// `PUBLIC_URL`: where the service is seen from outside: the issuer of its tokens.
+    pub public_url: Option<String>,
+    /// `JWT_AUDIENCE`: whom access tokens are for.
+    pub jwt_audience: Option<String>,
+    /// `TRUSTED_PROXIES`: networks whose X-Forwarded-For is believed.
+    pub trusted_proxies: Option<String>,
+    /// `APP_TITLE`: heads the documentation pages.
+    pub app_title: Option<String>,
+    /// `APP_DESCRIPTION`: what stands below it.
+    pub app_description: Option<String>,
+    /// `CORS_ORIGINS`: origins whose pages may call this service; `*`: any.
+    pub cors_origins: Option<String>,
 }
 
 /// The names of all variables that tokend reads: the fields of `Env`, in capitals.

@@ -101,7 +101,9 @@ pub async fn generate_tokens(
     let request = generate_request(body.0, key.0)?;
     let imported = matches!(request.tokens, NewTokens::Import(_));
     match store.generate(&pool.0, request).await? {
-        GenerateOutcome::Added { tokens, existing } => {
+        GenerateOutcome::Added {
+            tokens, existing, ..
+        } => {
             let existing = imported.then_some(existing);
             Ok(HttpResponse::Created().json(Generated { tokens, existing }))
         }

@@ -7,7 +7,7 @@ use super::batch::BATCH_TOKENS_MAX;
 use super::shard::Shard;
 use crate::token::{PoolCounts, PoolName, StoreError};
 
-/// Counts of the pools given: O(pools), never O(tokens). A pool whose shard is stale is left out.
+/// Counts of the pools given, the sum of their shards: O(shards), never O(tokens). A stale shard is left out.
 pub(super) async fn count(
     inner: &Inner,
     shards: &[Shard],
@@ -31,12 +31,10 @@ pub(super) async fn count(
                     "counted" => {
                         let (free, held, total) = (reply.int()?, reply.int()?, reply.int()?);
                         let cooling = total.saturating_sub(free + held);
-                        let counted = PoolCounts {
-                            free,
-                            held,
-                            cooling,
-                        };
-                        counts.insert(shard.pool.clone(), counted);
+                        let sum: &mut PoolCounts = counts.entry(shard.pool.clone()).or_default();
+                        sum.free += free;
+                        sum.held += held;
+                        sum.cooling += cooling;
                     }
                     "stale" => {}
                     _ => return reply.unknown(),

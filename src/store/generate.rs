@@ -5,8 +5,12 @@ use fred::types::Value;
 use super::batch::Verb;
 use super::fingerprint::fingerprint;
 use super::reply::{Reply, protocol};
-use super::shard::{Shard, number, text_or_empty};
-use crate::token::{GenerateOutcome, IdempotencyKey, StoreError, TokenValue};
+use super::shard::{
+    Shard, encode_metadata, metadata_weight, number, number_or_zero, text_or_empty,
+};
+use crate::token::{
+    Created, GenerateOutcome, Holder, IdempotencyKey, Metadata, StoreError, TokenValue,
+};
 
 /// What to add to a pool.
 #[derive(Debug, Clone)]
@@ -23,10 +27,24 @@ pub struct GenerateRequest {
     pub key: Option<IdempotencyKey>,
 }
 
+/// A bearer token that comes into being held.
+#[derive(Debug, Clone)]
+pub(super) struct Birth {
+    /// What the store knows it by: its hash, or its family's name.
+    pub id: TokenValue,
+    pub subject: Option<Holder>,
+    /// Instead of the flow's lifetime; 1 s to 30 d.
+    pub lifetime_ms: Option<u64>,
+    pub metadata: Metadata,
+}
+
 pub(super) struct Generate {
     shard: Shard,
     key: Option<IdempotencyKey>,
     fingerprint: String,
+    subject: Option<Holder>,
+    lifetime_ms: Option<u64>,
+    metadata: Metadata,
     tokens: Vec<TokenValue>,
 }
 
@@ -46,12 +64,31 @@ impl Generate {
             shard,
             key: request.key.clone(),
             fingerprint,
+            subject: None,
+            lifetime_ms: None,
+            metadata: Metadata::default(),
             tokens,
         }
     }
 
+    pub fn birth(shard: Shard, birth: &Birth) -> Self {
+        Self {
+            shard,
+            key: None,
+            fingerprint: String::new(),
+            subject: birth.subject.clone(),
+            lifetime_ms: birth.lifetime_ms,
+            metadata: birth.metadata.clone(),
+            tokens: vec![birth.id.clone()],
+        }
+    }
+
     /// Those given, but for the positions (from 1, rising) of those that the pool had.
-    fn added(&self, existing: &[Value]) -> Result<GenerateOutcome, StoreError> {
+    fn added(
+        &self,
+        existing: &[Value],
+        born: Option<Created>,
+    ) -> Result<GenerateOutcome, StoreError> {
         let mut had = vec![false; self.tokens.len()];
         for position in existing {
             position
@@ -64,6 +101,7 @@ impl Generate {
         Ok(GenerateOutcome::Added {
             tokens: new.map(|(token, _)| token.clone()).collect(),
             existing: existing.len() as u64,
+            born,
         })
     }
 }
@@ -77,19 +115,29 @@ impl Verb for Generate {
     }
 
     fn weight(&self) -> usize {
-        self.tokens.len()
+        self.tokens.len().max(metadata_weight(&self.metadata))
     }
 
     fn encode(&self, args: &mut Vec<Value>) {
         args.push(text_or_empty(self.key.as_ref().map(IdempotencyKey::as_str)));
         args.push(self.fingerprint.as_str().into());
+        args.push(text_or_empty(self.subject.as_ref().map(Holder::as_str)));
+        args.push(number_or_zero(self.lifetime_ms));
+        encode_metadata(&self.metadata, args);
         args.push(number(self.tokens.len() as u64));
         args.extend(self.tokens.iter().map(|token| token.as_str().into()));
     }
 
-    fn decode(&self, mut reply: Reply, _now_ms: u64) -> Result<GenerateOutcome, StoreError> {
+    fn decode(&self, mut reply: Reply, now_ms: u64) -> Result<GenerateOutcome, StoreError> {
         match reply.tag.as_str() {
-            "added" => self.added(&reply.list()?),
+            "added" => {
+                let existing = reply.list()?;
+                let born = reply.int_or_none()?.map(|expires_at_ms| Created {
+                    created_at_ms: now_ms,
+                    expires_at_ms,
+                });
+                self.added(&existing, born)
+            }
             "replayed" => {
                 let existing = reply.int()?;
                 let joined = reply.text()?;
@@ -101,6 +149,7 @@ impl Verb for Generate {
                         })
                         .collect::<Result<_, _>>()?,
                     existing,
+                    born: None,
                 })
             }
             "full" => Ok(GenerateOutcome::PoolFull {

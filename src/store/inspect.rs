@@ -3,17 +3,27 @@
 use fred::types::Value;
 
 use super::batch::Verb;
-use super::reply::Reply;
+use super::reply::{Reply, metadata};
 use super::shard::Shard;
-use crate::token::{InspectOutcome, State, StoreError, TokenValue, TokenView};
+use crate::token::{Metadata, State, StoreError, TokenValue, TokenView};
 
 pub(super) struct Inspect {
     pub shard: Shard,
     pub token: TokenValue,
+    pub with_metadata: bool,
+}
+
+/// A token that is there.
+pub(super) struct Found {
+    pub view: TokenView,
+    /// Empty unless it was asked for.
+    pub metadata: Metadata,
+    /// When Redis said so.
+    pub now_ms: u64,
 }
 
 impl Verb for Inspect {
-    type Outcome = InspectOutcome;
+    type Outcome = Option<Found>;
     const NAME: &'static str = "inspect";
 
     fn shard(&self) -> &Shard {
@@ -22,12 +32,20 @@ impl Verb for Inspect {
 
     fn encode(&self, args: &mut Vec<Value>) {
         args.push(self.token.as_str().into());
+        args.push(if self.with_metadata { "meta" } else { "" }.into());
     }
 
-    fn decode(&self, mut reply: Reply, _now_ms: u64) -> Result<InspectOutcome, StoreError> {
+    fn decode(&self, mut reply: Reply, now_ms: u64) -> Result<Option<Found>, StoreError> {
         match reply.tag.as_str() {
-            "found" => view(self.token.clone(), &mut reply).map(InspectOutcome::Found),
-            "absent" => Ok(InspectOutcome::TokenNotFound),
+            "found" => {
+                let view = view(self.token.clone(), &mut reply)?;
+                Ok(Some(Found {
+                    view,
+                    metadata: metadata(reply.list()?)?,
+                    now_ms,
+                }))
+            }
+            "absent" => Ok(None),
             _ => reply.unknown(),
         }
     }

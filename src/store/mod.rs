@@ -13,7 +13,9 @@ mod count;
 mod delete;
 mod drop_pool;
 mod events;
+mod exchange;
 mod fingerprint;
+mod flows;
 mod generate;
 mod inspect;
 mod keep_alive;
@@ -31,9 +33,11 @@ mod shard;
 mod start;
 mod sweep;
 mod unblock;
+mod verbs;
 
 pub use self::redis::check_url;
 pub use assign::{AssignRequest, Offer};
+pub use exchange::{ExchangeRequest, GRACE_MS};
 pub use generate::{GenerateRequest, NewTokens};
 pub use start::{StartError, StoreConfig};
 
@@ -48,6 +52,7 @@ use tokio::runtime::Handle;
 use self::assign::Assign;
 use self::batch::{Batcher, Done, Verb};
 use self::delete::Delete;
+use self::exchange::Exchange;
 use self::generate::Generate;
 use self::inspect::Inspect;
 use self::keep_alive::KeepAlive;
@@ -60,10 +65,7 @@ use self::script::{Script, Scripts};
 use self::shard::Shard;
 use self::unblock::Unblock;
 use crate::metrics::Metrics;
-use crate::token::{
-    AssignOutcome, DeleteOutcome, Fence, GenerateOutcome, InspectOutcome, KeepAliveOutcome,
-    PoolName, StoreError, TokenValue, UnblockOutcome,
-};
+use crate::token::{PoolName, StoreError};
 
 /// Longest that any answer takes, with what HTTP adds less than 2 s. A call has its own, shorter limits;
 /// this one holds however many calls there are.
@@ -83,6 +85,7 @@ pub struct Store {
 struct Batchers {
     assign: Vec<Arc<Batcher<Assign>>>,
     delete: Vec<Arc<Batcher<Delete>>>,
+    exchange: Vec<Arc<Batcher<Exchange>>>,
     generate: Vec<Arc<Batcher<Generate>>>,
     inspect: Vec<Arc<Batcher<Inspect>>>,
     keep_alive: Vec<Arc<Batcher<KeepAlive>>>,
@@ -119,12 +122,28 @@ impl Inner {
     }
 
     fn shard(&self, pool: &PoolName, entry: &Entry) -> Shard {
+        self.shard_at(pool, entry, None)
+    }
+
+    /// The shard in that partition, or the only one that a pool of callers has.
+    fn shard_at(&self, pool: &PoolName, entry: &Entry, partition: Option<usize>) -> Shard {
         Shard {
             pool: pool.clone(),
-            partition: self.keys.partition_of(pool.as_str()),
+            partition: partition.unwrap_or_else(|| self.keys.partition_of(pool.as_str())),
             generation: entry.generation,
             version: entry.version,
         }
+    }
+
+    /// All shards of a pool: a flow has one in each partition.
+    fn shards(&self, pool: &PoolName, entry: &Entry) -> Vec<Shard> {
+        if pool.flow().is_none() {
+            return vec![self.shard(pool, entry)];
+        }
+        let partitions = 0..self.keys.partitions.len();
+        partitions
+            .map(|partition| self.shard_at(pool, entry, Some(partition)))
+            .collect()
     }
 
     async fn call(
@@ -216,27 +235,39 @@ impl Inner {
         batchers: &[Arc<Batcher<V>>],
         item: impl Fn(Shard) -> V,
     ) -> Result<Option<V::Outcome>, StoreError> {
+        self.run_at(pool, None, batchers, item).await
+    }
+
+    /// The same for the shard in that partition.
+    async fn run_at<V: Verb>(
+        &self,
+        pool: &PoolName,
+        partition: Option<usize>,
+        batchers: &[Arc<Batcher<V>>],
+        item: impl Fn(Shard) -> V,
+    ) -> Result<Option<V::Outcome>, StoreError> {
         let writes = batchers.iter().any(|batcher| batcher.writes());
-        self.within(writes, self.rounds(pool, batchers, item)).await
+        let rounds = self.rounds(pool, partition, batchers, item);
+        self.within(writes, rounds).await
     }
 
     async fn rounds<V: Verb>(
         &self,
         pool: &PoolName,
+        partition: Option<usize>,
         batchers: &[Arc<Batcher<V>>],
         item: impl Fn(Shard) -> V,
     ) -> Result<Option<V::Outcome>, StoreError> {
         self.ready().await?;
         let until = Instant::now() + Duration::from_millis(ROUNDS_MS_MAX);
-        let mut shard = self.registry.shard(self, pool).await?;
+        let mut shard = self.registry.shard(self, pool, partition).await?;
         while let Some(at) = shard {
-            let partition = at.partition;
-            match batchers[partition].submit(item(at.clone())).await? {
+            match batchers[at.partition].submit(item(at.clone())).await? {
                 Done::Outcome(outcome) => return Ok(Some(outcome)),
                 Done::Again => shard = Some(at),
                 Done::Stale => {
                     let entry = Box::pin(self.registry.refresh(self, pool)).await?;
-                    shard = entry.map(|entry| self.shard(pool, &entry));
+                    shard = entry.map(|entry| self.shard_at(pool, &entry, partition));
                 }
             }
             if Instant::now() >= until {
@@ -266,103 +297,5 @@ impl Store {
     pub async fn stop(&self) {
         self.inner.redis.stop().await;
         redis::quit(&self.inner.subscriber).await;
-    }
-
-    /// Adds tokens; all or nothing against the cap.
-    ///
-    /// # Errors
-    /// When Redis could not answer; see [`StoreError`].
-    pub async fn generate(
-        &self,
-        pool: &PoolName,
-        request: GenerateRequest,
-    ) -> Result<GenerateOutcome, StoreError> {
-        let item = |shard| Generate::new(shard, &request);
-        let done = self.inner.run(pool, &self.inner.batchers.generate, item);
-        Ok(done.await?.unwrap_or(GenerateOutcome::PoolNotFound))
-    }
-
-    /// Grants a token.
-    ///
-    /// # Errors
-    /// When Redis could not answer; see [`StoreError`].
-    pub async fn assign(
-        &self,
-        pool: &PoolName,
-        request: AssignRequest,
-    ) -> Result<AssignOutcome<Offer>, StoreError> {
-        let item = |shard| Assign::new(shard, &request, Arc::downgrade(&self.inner));
-        let done = self.inner.run(pool, &self.inner.batchers.assign, item);
-        Ok(done.await?.unwrap_or(AssignOutcome::PoolNotFound))
-    }
-
-    /// Restarts a lease (with the pool's lifetime or the one given) or a free token's idle clock.
-    ///
-    /// # Errors
-    /// When Redis could not answer; see [`StoreError`].
-    pub async fn keep_alive(
-        &self,
-        pool: &PoolName,
-        token: &TokenValue,
-        fence: Option<Fence>,
-        lifetime_ms: Option<u64>,
-    ) -> Result<KeepAliveOutcome, StoreError> {
-        let item = |shard| KeepAlive {
-            shard,
-            token: token.clone(),
-            fence,
-            lifetime_ms,
-        };
-        let done = self.inner.run(pool, &self.inner.batchers.keep_alive, item);
-        Ok(done.await?.unwrap_or(KeepAliveOutcome::PoolNotFound))
-    }
-
-    /// Takes a token back from its holder.
-    ///
-    /// # Errors
-    /// When Redis could not answer; see [`StoreError`].
-    pub async fn unblock(
-        &self,
-        pool: &PoolName,
-        token: &TokenValue,
-        fence: Option<Fence>,
-    ) -> Result<UnblockOutcome, StoreError> {
-        let item = |shard| Unblock::new(shard, token.clone(), fence);
-        let done = self.inner.run(pool, &self.inner.batchers.unblock, item);
-        Ok(done.await?.unwrap_or(UnblockOutcome::PoolNotFound))
-    }
-
-    /// Removes a token for good, in whatever state it is.
-    ///
-    /// # Errors
-    /// When Redis could not answer; see [`StoreError`].
-    pub async fn delete(
-        &self,
-        pool: &PoolName,
-        token: &TokenValue,
-    ) -> Result<DeleteOutcome, StoreError> {
-        let item = |shard| Delete {
-            shard,
-            token: token.clone(),
-        };
-        let done = self.inner.run(pool, &self.inner.batchers.delete, item);
-        Ok(done.await?.unwrap_or(DeleteOutcome::PoolNotFound))
-    }
-
-    /// How a token stands now.
-    ///
-    /// # Errors
-    /// When Redis could not answer; see [`StoreError`].
-    pub async fn inspect(
-        &self,
-        pool: &PoolName,
-        token: &TokenValue,
-    ) -> Result<InspectOutcome, StoreError> {
-        let item = |shard| Inspect {
-            shard,
-            token: token.clone(),
-        };
-        let done = self.inner.run(pool, &self.inner.batchers.inspect, item);
-        Ok(done.await?.unwrap_or(InspectOutcome::PoolNotFound))
     }
 }

@@ -36,13 +36,14 @@ impl Store {
             Ok(cursor) => cursor,
             Err(invalid) => return Ok(Some(Err(invalid))),
         };
-        let page = self.page(pool, state, cursor, limit);
+        let page = self.page_at(pool, None, state, cursor, limit);
         Ok(self.inner.within(false, page).await?.map(Ok))
     }
 
-    async fn page(
+    pub(super) async fn page_at(
         &self,
         pool: &PoolName,
+        partition: Option<usize>,
         state: Option<State>,
         mut cursor: list::Cursor,
         limit: usize,
@@ -50,7 +51,7 @@ impl Store {
         let inner = &self.inner;
         inner.ready().await?;
         let until = Instant::now() + Duration::from_millis(ROUNDS_MS_MAX);
-        let mut shard = inner.registry.shard(inner, pool).await?;
+        let mut shard = inner.registry.shard(inner, pool, partition).await?;
         while let Some(at) = shard {
             let args = list::encode(&at, state, &cursor, limit);
             let answer = inner
@@ -73,17 +74,19 @@ impl Store {
                 ));
             }
             let entry = Box::pin(inner.registry.refresh(inner, pool)).await?;
-            shard = entry.map(|entry| inner.shard(pool, &entry));
+            shard = entry.map(|entry| inner.shard_at(pool, &entry, partition));
         }
         Ok(None)
     }
 
-    /// Every pool with its counts, by name.
+    /// Every pool that callers made, and `default`, with its counts, by name.
     ///
     /// # Errors
     /// When Redis could not answer; see [`StoreError`].
     pub async fn list_pools(&self) -> Result<Vec<PoolView>, StoreError> {
-        self.inner.within(false, Box::pin(self.all_pools())).await
+        let mut pools = self.inner.within(false, Box::pin(self.all_pools())).await?;
+        pools.retain(|view| view.name.flow().is_none());
+        Ok(pools)
     }
 
     async fn all_pools(&self) -> Result<Vec<PoolView>, StoreError> {
@@ -92,7 +95,7 @@ impl Store {
         let entries = Box::pin(inner.registry.reload(inner)).await?;
         let shards: Vec<_> = entries
             .iter()
-            .map(|(pool, entry)| inner.shard(pool, entry))
+            .flat_map(|(pool, entry)| inner.shards(pool, entry))
             .collect();
         let mut counts = count::count(inner, &shards).await?;
         let mut views = Vec::with_capacity(entries.len());
@@ -115,13 +118,13 @@ impl Store {
         self.inner.within(false, self.one_pool(pool)).await
     }
 
-    async fn one_pool(&self, pool: &PoolName) -> Result<Option<PoolView>, StoreError> {
+    pub(super) async fn one_pool(&self, pool: &PoolName) -> Result<Option<PoolView>, StoreError> {
         let inner = &self.inner;
         inner.ready().await?;
         let Some(entry) = Box::pin(inner.registry.refresh(inner, pool)).await? else {
             return Ok(None);
         };
-        let counts = count::count(inner, &[inner.shard(pool, &entry)]).await?;
+        let counts = count::count(inner, &inner.shards(pool, &entry)).await?;
         let counted = counts.get(pool).copied().unwrap_or_default();
         Ok(Some(inner.view(pool, entry, counted)))
     }
@@ -180,7 +183,7 @@ impl Store {
     pub async fn refresh_pool_gauges(&self) {
         let gauge = &self.inner.metrics.pool_tokens;
         let limit = Duration::from_millis(PROBE_MS_MAX);
-        let views = tokio::time::timeout(limit, self.list_pools()).await;
+        let views = tokio::time::timeout(limit, self.all_pools()).await;
         gauge.reset();
         let Ok(Ok(views)) = views else { return };
         for view in views {

@@ -17,7 +17,7 @@ use super::layout::layout;
 use super::register::{self, Entry, Status};
 use super::set_pool::{SetPool, set_pool};
 use super::shard::Shard;
-use crate::token::{Policy, PolicyPatch, PoolName, StoreError};
+use crate::token::{Flow, Policy, PolicyPatch, PoolName, StoreError};
 
 /// Times that a change is tried again when another replica changes the same pool at that moment.
 const CONFLICTS_MAX: usize = 20;
@@ -49,13 +49,18 @@ impl Registry {
     }
 
     /// The shard to send a call to; `None` if there is no such pool.
-    pub async fn shard(&self, inner: &Inner, pool: &PoolName) -> Result<Option<Shard>, StoreError> {
+    pub async fn shard(
+        &self,
+        inner: &Inner,
+        pool: &PoolName,
+        partition: Option<usize>,
+    ) -> Result<Option<Shard>, StoreError> {
         let entry = match self.copied(pool) {
             Some(entry) => Some(entry),
             // Boxed: this is the way seldom gone, and its size would be every request's.
             None => Box::pin(self.refresh(inner, pool)).await?,
         };
-        Ok(entry.map(|entry| inner.shard(pool, &entry)))
+        Ok(entry.map(|entry| inner.shard_at(pool, &entry, partition)))
     }
 
     /// Reads the truth after a shard disagreed (or a pool was not known here), finishes what was left
@@ -68,7 +73,11 @@ impl Registry {
         let entry = match read(inner, pool).await? {
             // All data is gone, or this is the first start: `default` is always there.
             None if pool.is_default() => Some(make_default_again(inner).await?),
-            None => None,
+            // A flow's pool is made when it is first used.
+            None => match pool.flow() {
+                Some(flow) => Some(ensure_flow(inner, flow).await?),
+                None => None,
+            },
             Some(entry) if entry.status == Status::Deleting => {
                 finish_deletion(inner, pool, &entry).await?;
                 None
@@ -173,7 +182,7 @@ async fn read_all(inner: &Inner) -> Result<BTreeMap<PoolName, Entry>, StoreError
     texts
         .into_iter()
         .map(|(name, text)| {
-            let pool = PoolName::parse(&name)
+            let pool = PoolName::parse_stored(&name)
                 .map_err(|_| StoreError::Protocol("a registry entry of no pool".to_owned()))?;
             Ok((pool, Entry::parse(&text)?))
         })
@@ -199,21 +208,42 @@ async fn make_default_again(inner: &Inner) -> Result<Entry, StoreError> {
 /// Makes `default`, or gives it the policy that this replica's environment names: the replica that started
 /// last decides, and says so where another one had decided otherwise.
 pub(super) async fn ensure_default(inner: &Inner) -> Result<Entry, StoreError> {
-    let pool = PoolName::default_pool();
-    let wish = |_: &Policy| inner.config.default_policy.clone();
-    match put_policy(inner, &pool, None, wish).await? {
+    let policy = inner.config.default_policy.clone();
+    ensure(inner, &PoolName::default_pool(), policy).await
+}
+
+/// The same for a flow's pool.
+async fn ensure_flow(inner: &Inner, flow: Flow) -> Result<Entry, StoreError> {
+    let partitions = inner.config.partitions;
+    let policy = inner.config.flows.of(flow).policy(partitions);
+    ensure(inner, &PoolName::of_flow(flow), policy).await
+}
+
+/// Gives the flows that were ever used the policies that this replica's environment names.
+pub(super) async fn ensure_known_flows(inner: &Inner) -> Result<(), StoreError> {
+    for flow in Flow::ALL {
+        if read(inner, &PoolName::of_flow(flow)).await?.is_some() {
+            ensure_flow(inner, flow).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn ensure(inner: &Inner, pool: &PoolName, policy: Policy) -> Result<Entry, StoreError> {
+    let wish = |_: &Policy| policy.clone();
+    match put_policy(inner, pool, None, wish).await? {
         Ok((before, entry)) => {
             if let Some(before) = before.filter(|before| before.policy != entry.policy) {
                 let (before, now) = (&before.policy, &entry.policy);
                 warn!(
                     ?before,
                     ?now,
-                    "this environment changes the policy of the pool default"
+                    "this environment changes the policy of the pool {pool}"
                 );
             }
             Ok(entry)
         }
-        Err(_) => Err(StoreError::Protocol("default has shards".to_owned())),
+        Err(_) => Err(StoreError::Protocol("another number of shards".to_owned())),
     }
 }
 
@@ -225,7 +255,8 @@ async fn put_policy(
     shards: Option<u32>,
     wish: impl Fn(&Policy) -> Policy,
 ) -> Result<Result<(Option<Entry>, Entry), u32>, StoreError> {
-    let mut generation = 0; // made from the clock
+    // Made from the clock; but a flow's pool is never deleted, and what it holds must outlive its entry.
+    let mut generation = u64::from(pool.flow().is_some());
     for _ in 0..CONFLICTS_MAX {
         let before = read(inner, pool).await?;
         if let Some(entry) = before.as_ref().filter(|e| e.status == Status::Deleting) {

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use fred::types::Value;
 
-use crate::token::{Fence, Holder, State, StoreError, TokenValue};
+use crate::token::{Fence, Holder, Metadata, State, StoreError, TokenValue};
 
 /// What every script answers.
 pub(super) struct Answer {
@@ -65,6 +65,16 @@ fn text(value: Option<Value>) -> Result<String, StoreError> {
         }
         other => Err(protocol("a text", &other)),
     }
+}
+
+/// Names and JSON texts in turn.
+pub(super) fn metadata(flat: Vec<Value>) -> Result<Metadata, StoreError> {
+    let mut flat = flat.into_iter();
+    let mut members = Vec::with_capacity(flat.len() / 2);
+    while let Some(name) = flat.next() {
+        members.push((text(Some(name))?, text(flat.next())?));
+    }
+    Metadata::from_stored(members).ok_or_else(|| protocol("JSON", &"another text"))
 }
 
 impl Answer {

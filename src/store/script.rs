@@ -65,6 +65,7 @@ scripts! {
     count = new "count.lua";
     delete = new "delete.lua";
     drop_pool = new "drop_pool.lua";
+    exchange = new "exchange.lua";
     generate = new "generate.lua";
     inspect = new "inspect.lua";
     keep_alive = new "keep_alive.lua";

@@ -2,7 +2,7 @@
 
 use fred::types::Value;
 
-use crate::token::PoolName;
+use crate::token::{Metadata, PoolName};
 
 /// Which pool, which making of it, and which policy the caller has seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,4 +37,21 @@ pub(super) fn number_or_zero(value: Option<u64>) -> Value {
 /// A text as an argument, empty for none.
 pub(super) fn text_or_empty(value: Option<&str>) -> Value {
     value.unwrap_or_default().into()
+}
+
+/// How many bytes of metadata weigh as much as a token of a batch: about what copying them costs.
+const METADATA_BYTES_PER_WEIGHT: usize = 512;
+
+/// Metadata as arguments: how many members, then their names and JSON texts in turn.
+pub(super) fn encode_metadata(metadata: &Metadata, args: &mut Vec<Value>) {
+    args.push(number(metadata.len() as u64));
+    for (name, value) in metadata.members() {
+        args.push(name.into());
+        args.push(value.into());
+    }
+}
+
+/// What an item with this metadata weighs in a batch.
+pub(super) fn metadata_weight(metadata: &Metadata) -> usize {
+    1 + metadata.bytes() / METADATA_BYTES_PER_WEIGHT
 }

@@ -17,11 +17,11 @@ use tracing::{error, info, warn};
 use super::batch::{Batcher, Verb};
 use super::keys::Keys;
 use super::redis::Redis;
-use super::registry::{Registry, ensure_default};
+use super::registry::{Registry, ensure_default, ensure_known_flows};
 use super::script::{Script, Scripts};
 use super::{Batchers, Inner, Store, events, layout, sweep};
 use crate::metrics::Metrics;
-use crate::token::{Policy, PoolName, StoreError};
+use crate::token::{FlowsLimits, Policy, PoolName, StoreError};
 
 /// Longest that starting waits for a Redis that is away; then it goes on in the background, and
 /// `/readyz` says so.
@@ -46,6 +46,8 @@ pub struct StoreConfig {
     pub partitions: u32,
     /// The policy of pool `default`.
     pub default_policy: Policy,
+    /// The limits of the flows.
+    pub flows: FlowsLimits,
 }
 
 /// Why the store can't start, in one line for whoever starts it.
@@ -77,6 +79,7 @@ impl Store {
             batchers: Batchers {
                 assign: batchers(&scripts.assign, &keys, &redis, &metrics),
                 delete: batchers(&scripts.delete, &keys, &redis, &metrics),
+                exchange: batchers(&scripts.exchange, &keys, &redis, &metrics),
                 generate: batchers(&scripts.generate, &keys, &redis, &metrics),
                 inspect: batchers(&scripts.inspect, &keys, &redis, &metrics),
                 keep_alive: batchers(&scripts.keep_alive, &keys, &redis, &metrics),
@@ -224,6 +227,7 @@ async fn prepare(inner: &Inner, again: bool) -> Result<(), Failure> {
         inner.registry.refresh(inner, &default).await?;
     } else {
         ensure_default(inner).await?;
+        ensure_known_flows(inner).await?;
     }
     Ok(())
 }

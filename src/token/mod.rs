@@ -3,14 +3,21 @@
 //! **Architecture Invariant:** nothing here does I/O. A value that exists has been validated: every
 //! newtype is made by `parse`, so no handler and no script sees a raw string.
 
+pub mod bearer;
+mod flow;
+mod metadata;
 mod outcome;
 mod policy;
+pub mod rotating;
 
+pub use flow::{Flow, FlowLimits, FlowsLimits};
+pub use metadata::{METADATA_BYTES_MAX, Metadata};
 pub use outcome::{
-    AssignOutcome, DeleteOutcome, GenerateOutcome, Grant, InspectOutcome, KeepAliveOutcome, Page,
-    PoolCounts, PoolView, PutPoolOutcome, StoreError, TokenView, UnblockOutcome,
+    AssignOutcome, BearerView, CreateOutcome, Created, DeleteOutcome, ExchangeOutcome, Exchanged,
+    GenerateOutcome, Grant, InspectOutcome, KeepAliveOutcome, Page, PoolCounts, PoolView,
+    PutPoolOutcome, StoreError, TokenView, UnblockOutcome,
 };
-pub use policy::{OnLapse, Policy, PolicyPatch};
+pub use policy::{Born, OnLapse, Policy, PolicyPatch};
 
 use std::fmt;
 
@@ -127,6 +134,32 @@ impl PoolName {
         }
     }
 
+    /// The pool of a flow: no caller can name it.
+    #[must_use]
+    pub fn of_flow(flow: Flow) -> Self {
+        Self(flow.pool_name().to_owned())
+    }
+
+    /// The flow whose pool this is.
+    #[must_use]
+    pub fn flow(&self) -> Option<Flow> {
+        Flow::ALL
+            .into_iter()
+            .find(|flow| flow.pool_name() == self.0)
+    }
+
+    /// A name as the store keeps it: a public one, or a flow's.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn parse_stored(value: &str) -> Result<Self, Invalid> {
+        let mut flows = Flow::ALL.into_iter();
+        match flows.find(|flow| flow.pool_name() == value) {
+            Some(flow) => Ok(Self::of_flow(flow)),
+            None => Self::parse(value),
+        }
+    }
+
     /// The pool that `/tokens/*` acts on.
     #[must_use]
     pub fn default_pool() -> Self {
@@ -189,6 +222,9 @@ pub struct Fence(u64);
 impl Fence {
     /// Largest fence: 2^53, beyond which doubles (Lua, JavaScript) are not exact.
     pub const MAX: u64 = 1 << 53;
+
+    /// The first of its kind: that of a token that is born held.
+    pub const FIRST: Self = Self(1);
 
     /// # Errors
     /// When the number is 0 or above [`Fence::MAX`].

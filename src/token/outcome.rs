@@ -1,7 +1,7 @@
 //! What each verb can answer. Times are Redis's clock in milliseconds since the Unix epoch;
 //! `*_in_ms` are counted from the moment Redis answered.
 
-use super::{Fence, Holder, Policy, PoolName, State, TokenValue};
+use super::{Fence, Holder, Metadata, Policy, PoolName, State, TokenValue};
 
 /// Why the store could not answer. Business outcomes are not errors: they are the enums below.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +54,8 @@ pub enum GenerateOutcome {
     Added {
         tokens: Vec<TokenValue>,
         existing: u64,
+        /// Of tokens that are born held: now, and when they lapse.
+        born: Option<Created>,
     },
     /// It would pass `max_tokens`; nothing was added.
     PoolFull {
@@ -124,6 +126,62 @@ pub struct TokenView {
     pub expires_at_ms: Option<u64>,
     /// Only while held.
     pub granted_at_ms: Option<u64>,
+}
+
+/// When a bearer token was made and when it lapses, by Redis's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Created {
+    pub created_at_ms: u64,
+    pub expires_at_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreateOutcome {
+    Created(Created),
+    /// The flow has as many tokens as it may.
+    Full,
+}
+
+/// A bearer token that is alive, as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BearerView {
+    /// Of a rotating token: the family's current number. Else 1.
+    pub number: Fence,
+    /// Who it was made for.
+    pub subject: Option<Holder>,
+    /// When the current number was made.
+    pub since_ms: u64,
+    pub expires_at_ms: u64,
+    /// When Redis said so.
+    pub now_ms: u64,
+    /// Only where it was asked for.
+    pub metadata: Metadata,
+}
+
+/// What a rotating token was exchanged for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchanged {
+    /// The number that is good from here on.
+    pub number: Fence,
+    pub subject: Option<Holder>,
+    pub expires_at_ms: u64,
+    /// When Redis said so.
+    pub now_ms: u64,
+    pub metadata: Metadata,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExchangeOutcome {
+    /// Rotated, or, for a retry within the grace, what the first call made of it.
+    Exchanged(Exchanged),
+    /// Its number was exchanged before. Nothing was revoked.
+    Spent,
+    /// Its number was exchanged before, and the whole family is revoked now.
+    Reused,
+    /// Merged, the metadata would be over its limit; nothing was changed.
+    TooLarge,
+    /// There is no such family (any more).
+    Absent,
 }
 
 /// One page of a listing.

@@ -14,6 +14,17 @@ pub enum OnLapse {
     Delete,
 }
 
+/// In which state a token comes into being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Born {
+    /// To be assigned: a pool's.
+    #[default]
+    Free,
+    /// Whoever asked for it holds it: a flow's.
+    Held,
+}
+
 /// All durations in milliseconds; 0 means "none" where the field says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
@@ -28,7 +39,11 @@ pub struct Policy {
     /// Keep-alive never extends a lease past this since its grant. 0 = no limit, or 1 s to 30 d.
     pub max_hold_ms: u64,
     pub on_lapse: OnLapse,
-    /// Over how many partitions the pool is spread. Fixed at creation; 1 for now.
+    /// Absent in the registry of releases that knew only pools.
+    #[serde(default)]
+    pub born: Born,
+    /// Over how many partitions the pool is spread. Fixed at creation; 1 for a pool that callers name,
+    /// all for a flow's.
     pub shards: u32,
 }
 
@@ -44,6 +59,7 @@ impl Policy {
         max_tokens: 10_000,
         max_hold_ms: 0,
         on_lapse: OnLapse::Recycle,
+        born: Born::Free,
         shards: 1,
     };
 
@@ -64,6 +80,7 @@ impl Policy {
             max_tokens: patch.max_tokens.unwrap_or(self.max_tokens),
             max_hold_ms: patch.max_hold_ms.unwrap_or(self.max_hold_ms),
             on_lapse: patch.on_lapse.unwrap_or(self.on_lapse),
+            born: self.born,
             shards: self.shards,
         }
     }

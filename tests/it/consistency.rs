@@ -10,6 +10,8 @@ use crate::raw::{Key, number};
 
 const FREE: u8 = 1;
 const HELD: u8 = 2;
+/// Added to the state of a token that has metadata.
+const HAS_META: u8 = 16;
 const TICK_MS: u64 = 100;
 /// Kinds of key that belong to one pool, and of which type they are.
 const POOL_KINDS: &[(&str, &str)] = &[
@@ -19,6 +21,7 @@ const POOL_KINDS: &[(&str, &str)] = &[
     ("ticks", "zset"),
     ("due", "set"),
     ("idem", "hash"),
+    ("meta", "hash"),
 ];
 /// Kinds of key that belong to the partition.
 const PARTITION_KINDS: &[(&str, &str)] =
@@ -26,6 +29,7 @@ const PARTITION_KINDS: &[(&str, &str)] =
 
 struct Record {
     state: u8,
+    has_meta: bool,
     deadline: u64,
     due: u64,
 }
@@ -41,7 +45,8 @@ impl Record {
             digits.fold(0u64, |sum, byte| sum << 8 | u64::from(*byte))
         };
         Self {
-            state: packed[0],
+            state: packed[0] % HAS_META,
+            has_meta: packed[0] >= HAS_META,
             deadline: int(8, 14),
             due: int(14, 19),
         }
@@ -191,6 +196,7 @@ fn check_pool(partition: &Partition, pool: &str, now: u64, wrong: &mut Vec<Strin
         .collect();
     check_states(partition, pool, &records, wrong);
     check_wheel(partition, pool, &records, wrong);
+    check_metadata(partition, pool, &records, wrong);
     check_turn(partition, pool, now, wrong);
 }
 
@@ -221,6 +227,23 @@ fn check_states(partition: &Partition, pool: &str, records: &Records, wrong: &mu
         .map_or(0.0, |text| number(text));
     if held as f64 != counted {
         wrong.push(format!("{pool}: {held} held, {counted} counted"));
+    }
+}
+
+/// Each token that says it has metadata has it, and nothing else has.
+fn check_metadata(partition: &Partition, pool: &str, records: &Records, wrong: &mut Vec<String>) {
+    let prefix = format!("meta:{pool}:");
+    let stored = partition
+        .keys()
+        .filter_map(|name| name.strip_prefix(&prefix));
+    let stored: BTreeSet<Vec<u8>> = stored.map(|token| token.as_bytes().to_vec()).collect();
+    let said = records.iter().filter(|(_, record)| record.has_meta);
+    let said: BTreeSet<Vec<u8>> = said.map(|(token, _)| token.clone()).collect();
+    for token in stored.symmetric_difference(&said) {
+        let told = show(token);
+        wrong.push(format!(
+            "{pool}: {told}: its metadata and the record disagree"
+        ));
     }
 }
 

@@ -43,6 +43,7 @@ fn config(url: &str) -> StoreConfig {
         key_prefix: new_namespace(),
         partitions: PARTITIONS,
         default_policy: Policy::FOR_DEFAULT_POOL,
+        flows: FlowsLimits::DEFAULT,
     }
 }
 

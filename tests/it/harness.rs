@@ -12,8 +12,8 @@ use fred::types::Value;
 use tokend::metrics::Metrics;
 use tokend::store::{AssignRequest, GenerateRequest, NewTokens, Store, StoreConfig};
 use tokend::token::{
-    AssignOutcome, GenerateOutcome, Grant, Holder, IdempotencyKey, Policy, PolicyPatch, PoolName,
-    TokenValue,
+    AssignOutcome, FlowsLimits, GenerateOutcome, Grant, Holder, IdempotencyKey, Policy,
+    PolicyPatch, PoolName, TokenValue,
 };
 use tokio::sync::OnceCell;
 
@@ -233,6 +233,7 @@ impl Fixture {
             key_prefix: new_namespace(),
             partitions: PARTITIONS,
             default_policy: Policy::FOR_DEFAULT_POOL,
+            flows: FlowsLimits::DEFAULT,
         })
         .await
     }

@@ -77,7 +77,11 @@ async fn a_call_that_fails_leaves_nothing_half_done() {
     for (script, good, bad) in [
         ("assign", ANY, &["", "", "", "not a number", ""] as &[&str]),
         ("assign", &["k", "f", "", "0", ""], &["", "", "", "", ""]),
-        ("generate", &["k", "f", "1", "new"], &["", "", "x"]),
+        (
+            "generate",
+            &["k", "f", "", "0", "0", "1", "new"],
+            &["", "", "", "0", "0", "2", "x"],
+        ),
     ] {
         let items =
             [good, bad].map(|item| [&shard.each_ref().map(String::as_str)[..], item].concat());

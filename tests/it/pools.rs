@@ -264,11 +264,11 @@ async fn a_call_of_a_replica_that_slept_through_delete_and_recreate_is_refused()
     f.filled("seats", policy(60, 0, 0), &["a"]).await;
     for (script, item) in [
         ("assign", &["", "", "", "0", ""] as &[&str]),
-        ("generate", &["", "", "1", "z"]),
+        ("generate", &["", "", "", "0", "0", "1", "z"]),
         ("keep_alive", &["a", "0", "0"]),
         ("unblock", &["a", "0", ""]),
         ("delete", &["a"]),
-        ("inspect", &["a"]),
+        ("inspect", &["a", ""]),
         ("count", &[]),
     ] {
         let told = f.raw_at(script, &p, generation, 1, &[item]).await;

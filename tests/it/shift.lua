@@ -10,9 +10,8 @@ local function back(ms) return ms > 0 and ms - by or 0 end
 local flat = redis.call('HGETALL', p.records)
 for i = 1, #flat, 2 do
   local t = unpack_record(flat[i + 1])
-  local due = t.due > 0 and t.due - ticks or 0
-  local packed = struct.pack(RECORD, t.state, t.fence, back(t.deadline), due, t.since - by) .. t.holder
-  redis.call('HSET', p.records, flat[i], packed)
+  t.due, t.deadline, t.since = t.due > 0 and t.due - ticks or 0, back(t.deadline), t.since - by
+  redis.call('HSET', p.records, flat[i], pack_record(t))
 end
 local turn = redis.call('ZSCORE', TURNS, p.name)
 if turn then redis.call('ZADD', TURNS, tonumber(turn) - ticks, p.name) end

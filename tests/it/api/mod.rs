@@ -14,13 +14,15 @@ mod system;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use tokend::config::Config;
+use tokend::flows::Flows;
 use tokend::http::problem::Slug;
 use tokend::http::system::ShuttingDown;
 use tokend::server::{self, App};
@@ -61,6 +63,7 @@ impl Server {
         let shutting_down = ShuttingDown::default();
         let app = App {
             store: fixture.store.clone(),
+            flows: Arc::new(flows()),
             metrics: fixture.metrics.clone(),
             shutting_down: shutting_down.clone(),
         };
@@ -161,6 +164,15 @@ impl Drop for Server {
             assert!(matches!(ended, Some(Ok(()))), "the server ended badly");
         }
     }
+}
+
+/// The flows of a test's server, with secrets that any server of this run shares.
+pub fn flows() -> Flows {
+    let secret = |name: &str| (name.to_owned(), name.repeat(32));
+    let secrets = ["SECRET_KEY", "REFRESH_TOKEN_SECRET", "JWT_SECRET"].map(secret);
+    let config = Config::from_vars(secrets.into()).expect("a configuration");
+    let url = "http://tokend.test".to_owned();
+    Flows::new(config.flows, url, None).expect("flows")
 }
 
 /// Whether the text is an answer as long as its head says.

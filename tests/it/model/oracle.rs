@@ -51,6 +51,15 @@ pub struct Model {
 /// What was expected instead of the answer.
 pub type Check = Result<(), String>;
 
+/// What generate answers where tokens are born free.
+fn added(tokens: Vec<TokenValue>, existing: u64) -> GenerateOutcome {
+    GenerateOutcome::Added {
+        tokens,
+        existing,
+        born: None,
+    }
+}
+
 fn expect<T: std::fmt::Debug + PartialEq>(expected: &T, answer: &T) -> Check {
     if expected == answer {
         Ok(())
@@ -309,7 +318,7 @@ impl Model {
                 tokens, existing, ..
             }) => {
                 let (tokens, existing) = (tokens.clone(), *existing);
-                return expect(&GenerateOutcome::Added { tokens, existing }, answer);
+                return expect(&added(tokens, existing), answer);
             }
             Some(Kept::Assign { .. }) => unreachable!("kept under another verb"),
         }
@@ -352,7 +361,7 @@ impl Model {
         };
         self.keep(now, "generate", key, kept);
         let tokens = new;
-        expect(&GenerateOutcome::Added { tokens, existing }, answer)
+        expect(&added(tokens, existing), answer)
     }
 
     fn lost(record: &Record, fence: Option<Fence>) -> bool {

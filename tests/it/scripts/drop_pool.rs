@@ -19,7 +19,7 @@ impl Fixture {
         for chunk in (0..count).collect::<Vec<_>>().chunks(500) {
             let names: Vec<_> = chunk.iter().map(|n| format!("t{n}")).collect();
             let size = names.len().to_string();
-            let mut item = vec!["", "", size.as_str()];
+            let mut item = vec!["", "", "", "0", "0", size.as_str()];
             item.extend(names.iter().map(String::as_str));
             self.raw("generate", p, &[&item]).await;
             let lifetimes = chunk.iter().map(|n| (HOUR_MS + n * 60_000).to_string());
@@ -98,7 +98,7 @@ async fn a_drop_that_was_broken_off_is_finished_by_the_next() {
     let generation = f.shard_field(&p, "generation").await;
     assert_eq!(f.drop_pool(&p, generation).await, "again");
     // Meanwhile nothing answers for it.
-    let told = f.raw_at("inspect", &p, generation, 1, &[&["t1"]]).await;
+    let told = f.raw_at("inspect", &p, generation, 1, &[&["t1", ""]]).await;
     assert_eq!(told[0].tag, "stale");
     assert_eq!(f.drop_pool(&p, generation).await, "dropped");
     f.assert_consistent().await;

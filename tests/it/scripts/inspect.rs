@@ -42,7 +42,7 @@ async fn one_that_is_not_there_is_absent() {
     let f = Fixture::new().await;
     let p = f.pool("seats", policy(60, 0, 0)).await;
     assert_eq!(f.look(&p, "a").await, None);
-    assert_eq!(f.raw("inspect", &p, &[&["a"]]).await[0].tag, "absent");
+    assert_eq!(f.raw("inspect", &p, &[&["a", ""]]).await[0].tag, "absent");
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn another_generation_is_stale() {
     let f = Fixture::new().await;
     let p = f.filled("seats", policy(60, 0, 0), &["a"]).await;
     assert_eq!(
-        f.raw_at("inspect", &p, 1, 0, &[&["a"]]).await[0].tag,
+        f.raw_at("inspect", &p, 1, 0, &[&["a", ""]]).await[0].tag,
         "stale"
     );
 }
@@ -77,7 +77,7 @@ async fn what_has_passed_has_happened_and_nothing_is_written() {
     for (seconds, expected) in [(61, "cooling"), (20, "free"), (300, "absent")] {
         f.pass(&p, secs(seconds)).await;
         let before = stored(&f.dump().await.1);
-        let reply = f.raw("inspect", &p, &[&["a"]]).await.remove(0);
+        let reply = f.raw("inspect", &p, &[&["a", ""]]).await.remove(0);
         match expected {
             "absent" => assert_eq!(reply.tag, "absent"),
             state => assert_eq!(

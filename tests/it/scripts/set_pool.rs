@@ -9,7 +9,7 @@ impl Fixture {
     async fn set_pool(&self, p: &PoolName, generation: u64, version: u64, lifetime: u64) -> Tagged {
         let lifetime = (lifetime * 1_000).to_string();
         let (generation, version) = (generation.to_string(), version.to_string());
-        let policy = [&lifetime, "0", "0", "10000", "0", "recycle"];
+        let policy = [&lifetime, "0", "0", "10000", "0", "recycle", "free"];
         let mut args = vec![p.to_string(), generation, version];
         args.extend(policy.map(str::to_owned));
         let keys = self.partition_keys(p).await;
@@ -95,7 +95,7 @@ async fn a_deadline_that_passed_before_the_change_goes_by_the_policy_it_passed_u
     let generation = f.shard_field(&p, "generation").await;
     let f = f.without_sweeper().await;
     f.pass(&p, secs(61)).await;
-    let args = ["60000", "0", "600000", "10000", "0", "recycle"];
+    let args = ["60000", "0", "600000", "10000", "0", "recycle", "free"];
     let mut change = vec![p.to_string(), generation.to_string(), "9".to_owned()];
     change.extend(args.map(str::to_owned));
     let keys = f.partition_keys(&p).await;

@@ -147,7 +147,7 @@ async fn an_entry_whose_record_is_gone_or_names_another_tick_is_dropped() {
     assert_eq!(f.sweep(&p, 100).await, (2, false));
     assert_eq!(f.raw("count", &p, &[&[]]).await[0].int(1), 1);
     assert_eq!(
-        f.raw("inspect", &p, &[&["never was"]]).await[0].tag,
+        f.raw("inspect", &p, &[&["never was", ""]]).await[0].tag,
         "absent"
     );
     f.assert_structure().await;

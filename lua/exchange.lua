@@ -1,0 +1,68 @@
+#!lua flags=allow-oom
+-- exchange: rotate a family's token: its number goes up by one, and only the new number is good from here on.
+-- KEYS[1]  prefix    of every key touched; its hash tag is the slot
+-- KEYS[2]  guard     never exists; with KEYS[1] makes a moving slot answer before the script starts
+-- ARGV[…]  items     pool, generation, version, family, number, grace ms, 'renew' (a full lifetime from now) or 'keep', 'revoke' (a family whose spent token comes back) or '', fields, then so many names and values to merge into its metadata
+-- RETURNS  per item: {'rotated', number, deadline_ms, holder, metadata} | {'replayed', number, deadline_ms, holder, metadata} | {'spent'} | {'reused'} | {'too_large'} | {'absent'} | {'stale'}
+-- COST     O(fields)
+-- RETRY    safe within the grace: answers replayed, with the token that the first call made
+
+local META_BYTES_MAX = 65536
+local FIELD_BYTES = 4 -- two quotes, a colon and a comma: a metadata object is counted as JSON without spaces
+-- In the grace a spent token is told so and nothing is revoked, for it may be a retry that was overtaken. But only
+-- this many numbers back, or a thief who goes on rotating would keep its rightful holder inside the grace for ever.
+local FORGIVEN = 8
+
+-- What the metadata becomes, and its size. Neither names nor values are looked into.
+local function merge(p, family, t, fields)
+  local merged, place, bytes = get_fields(p, family, t), {}, 1
+  for i = 1, #merged, 2 do place[merged[i]] = i end
+  for i = 1, #fields, 2 do
+    local at = place[fields[i]] or #merged + 1
+    merged[at], merged[at + 1], place[fields[i]] = fields[i], fields[i + 1], at
+  end
+  for i = 1, #merged, 2 do bytes = bytes + #merged[i] + #merged[i + 1] + FIELD_BYTES end
+  return merged, bytes
+end
+
+local function exchange(p, family, number, asked)
+  local t = get(p, family)
+  if t.state ~= HELD or number > t.fence then return {'absent'} end
+  if t.fields then flush_pool(p) end -- an earlier item of this call changed them
+  if number == t.fence then
+    local merged, bytes = merge(p, family, t, asked.fields)
+    if #asked.fields > 0 and bytes > META_BYTES_MAX then return {'too_large'} end
+    t.fence, t.since = t.fence + 1, now
+    if asked.renew then t.deadline = now + p.lifetime end
+    set_fields(t, asked.fields)
+    touch(p, family, t)
+    return {'rotated', t.fence, t.deadline, t.holder, merged}
+  end
+  local in_grace = now - t.since <= asked.grace
+  if in_grace and number == t.fence - 1 then
+    return {'replayed', t.fence, t.deadline, t.holder, get_fields(p, family, t)}
+  end
+  if not asked.revoke or (in_grace and number >= t.fence - FORGIVEN) then return {'spent'} end
+  become_absent(t)
+  touch(p, family, t)
+  return {'reused'}
+end
+
+local items, i = {}, 1 -- all are checked before the first write
+while i <= #ARGV do
+  local number, count = tonumber(ARGV[i + 4]), 2 * tonumber(ARGV[i + 8])
+  local asked = {
+    grace = tonumber(ARGV[i + 5]), renew = ARGV[i + 6] == 'renew', revoke = ARGV[i + 7] == 'revoke', fields = {},
+  }
+  if not number or not asked.grace or i + 8 + count > #ARGV then error('a count is not that of what it counts') end
+  for n = 1, count do asked.fields[n] = ARGV[i + 8 + n] end
+  items[#items + 1] = {pool_for(ARGV[i], ARGV[i + 1], ARGV[i + 2]) or false, ARGV[i + 3], number, asked}
+  i = i + 9 + count
+end
+
+local replies = {}
+for n, item in ipairs(items) do
+  local p, family, number, asked = unpack(item)
+  replies[n] = p and exchange(p, family, number, asked) or {'stale'}
+end
+return finish(replies)

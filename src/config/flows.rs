@@ -1,0 +1,355 @@
+//! What the environment says of the bearer flows: lifetimes, caps, secrets, and how they face the web.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::env::Env;
+use super::{Reader, directory, whole};
+use crate::token::rotating::SECRET_BYTES_MIN;
+use crate::token::{FlowLimits, FlowsLimits, Policy};
+
+const MINUTE_MS: u64 = 60_000;
+/// `ONE_TIME_LIFETIME`: half an hour to four days.
+const ONE_TIME_MS: std::ops::RangeInclusive<u64> = 30 * MINUTE_MS..=96 * 60 * MINUTE_MS;
+/// Longest life of an access token. Every check asks whether its session was revoked, but a service that checks
+/// the signature alone has nothing else than this.
+const ACCESS_TOKEN_S_MAX: u64 = 24 * 3_600;
+const MINUTES_MAX: u64 = 30 * 24 * 60;
+const DAYS_30_S: u64 = 30 * 24 * 3_600;
+/// Most characters of a title or a description: they are part of every page.
+const TITLE_CHARS_MAX: usize = 2_000;
+
+/// One variable's secrets: the first signs, all verify. Never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(pub Vec<Vec<u8>>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} secrets", self.0.len())
+    }
+}
+
+impl Secrets {
+    /// Separated by commas.
+    fn parse(text: &str) -> Result<Self, String> {
+        let secrets: Vec<_> = text
+            .split(',')
+            .map(|it| it.trim().as_bytes().to_vec())
+            .collect();
+        if secrets.iter().any(|secret| secret.len() < SECRET_BYTES_MIN) {
+            return Err(format!(
+                "must be at least {SECRET_BYTES_MIN} bytes (several separated by commas, each as long): openssl rand -base64 48"
+            ));
+        }
+        Ok(Self(secrets))
+    }
+}
+
+/// The settings of the flows. Every value is valid.
+#[derive(Debug, Clone)]
+pub struct FlowSettings {
+    /// `TOKEN_TTL_MINUTES`, `ONE_TIME_LIFETIME`, `SESSION_LIFETIME`, and `TEMPORARY_MAX`, `ONE_TIME_MAX`,
+    /// `UNIFIED_MAX`, `SESSION_MAX`.
+    pub limits: FlowsLimits,
+    /// `DUMP`.
+    pub dump: bool,
+    /// `SECRET_KEY`; empty: not given.
+    pub one_time_secrets: Secrets,
+    /// `REFRESH_TOKEN_SECRET`; empty: not given.
+    pub refresh_secrets: Secrets,
+    /// `JWT_SECRET`; empty: not given.
+    pub jwt_secrets: Secrets,
+    /// `JWT_PRIVATE_KEY_FILE`; empty: not given.
+    pub jwt_key_files: Vec<PathBuf>,
+    /// `PUBLIC_URL`, without a slash at its end; `None`: not given.
+    pub public_url: Option<String>,
+    /// `JWT_AUDIENCE`.
+    pub audience: String,
+    /// `ACCESS_TOKEN_LIFETIME`.
+    pub access_token_lifetime: Duration,
+    /// `TRUSTED_PROXIES`.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `APP_TITLE`.
+    pub title: String,
+    /// `APP_DESCRIPTION`.
+    pub description: String,
+    /// `CORS_ORIGINS`.
+    pub cors_origins: CorsOrigins,
+}
+
+/// Which pages of other origins may call this service from a browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CorsOrigins {
+    /// Each of these; none where empty.
+    Only(Vec<String>),
+    /// Any.
+    Any,
+}
+
+impl FlowSettings {
+    pub(super) fn read(env: &Env, read: &mut Reader) -> Self {
+        Self {
+            limits: limits(env, read),
+            dump: read.take("DUMP", env.dump.clone(), false, switch),
+            one_time_secrets: secrets(read, "SECRET_KEY", &env.secret_key),
+            refresh_secrets: secrets(read, "REFRESH_TOKEN_SECRET", &env.refresh_token_secret),
+            jwt_secrets: secrets(read, "JWT_SECRET", &env.jwt_secret),
+            jwt_key_files: read.take(
+                "JWT_PRIVATE_KEY_FILE",
+                env.jwt_private_key_file.clone(),
+                Vec::new(),
+                |text| text.split(',').map(|path| directory(path.trim())).collect(),
+            ),
+            public_url: read.take("PUBLIC_URL", env.public_url.clone(), None, |text| {
+                public_url(text).map(Some)
+            }),
+            audience: read.take("JWT_AUDIENCE", env.jwt_audience.clone(), "tokend".to_owned(), line),
+            access_token_lifetime: read.take(
+                "ACCESS_TOKEN_LIFETIME",
+                env.access_token_lifetime.clone(),
+                Duration::from_secs(15 * 60),
+                |text| whole(text, 1, ACCESS_TOKEN_S_MAX).map(Duration::from_secs),
+            ),
+            trusted_proxies: read.take(
+                "TRUSTED_PROXIES",
+                env.trusted_proxies.clone(),
+                Vec::new(),
+                networks,
+            ),
+            title: read.take("APP_TITLE", env.app_title.clone(), "tokend".to_owned(), line),
+            description: read.take(
+                "APP_DESCRIPTION",
+                env.app_description.clone(),
+                "Hands out tokens over HTTP, each to at most one holder at a time, and takes them back.".to_owned(),
+                line,
+            ),
+            cors_origins: read.take(
+                "CORS_ORIGINS",
+                env.cors_origins.clone(),
+                CorsOrigins::Only(Vec::new()),
+                cors_origins,
+            ),
+        }
+    }
+}
+
+fn secrets(read: &mut Reader, variable: &str, given: &Option<String>) -> Secrets {
+    read.secret(variable, given.clone(), Secrets::parse)
+        .unwrap_or_default()
+}
+
+fn limits(env: &Env, read: &mut Reader) -> FlowsLimits {
+    let default = FlowsLimits::DEFAULT;
+    let mut max = |variable, given: &Option<String>, default: FlowLimits| {
+        read.take(variable, given.clone(), default.max, |text| {
+            whole(text, 1, Policy::MAX_TOKENS_MAX)
+        })
+    };
+    let mut limits = default;
+    limits.temporary.max = max("TEMPORARY_MAX", &env.temporary_max, default.temporary);
+    limits.one_time.max = max("ONE_TIME_MAX", &env.one_time_max, default.one_time);
+    limits.unified.max = max("UNIFIED_MAX", &env.unified_max, default.unified);
+    limits.session.max = max("SESSION_MAX", &env.session_max, default.session);
+    limits.temporary.lifetime_ms = read.take(
+        "TOKEN_TTL_MINUTES",
+        env.token_ttl_minutes.clone(),
+        default.temporary.lifetime_ms,
+        |text| whole(text, 1, MINUTES_MAX).map(|minutes| minutes * MINUTE_MS),
+    );
+    limits.one_time.lifetime_ms = read.take(
+        "ONE_TIME_LIFETIME",
+        env.one_time_lifetime.clone(),
+        default.one_time.lifetime_ms,
+        |text| {
+            one_time_lifetime(text)
+                .map(|lifetime| u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX))
+        },
+    );
+    limits.session.lifetime_ms = read.take(
+        "SESSION_LIFETIME",
+        env.session_lifetime.clone(),
+        default.session.lifetime_ms,
+        |text| whole(text, 60, DAYS_30_S).map(|seconds| seconds * 1_000),
+    );
+    limits
+}
+
+/// `90min`, `2h`, or plain seconds: 30 minutes to 96 hours.
+///
+/// # Errors
+/// When it is not a duration or out of range.
+pub fn one_time_lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text).ok(),
+    };
+    lifetime
+        .filter(|lifetime| {
+            u64::try_from(lifetime.as_millis()).is_ok_and(|ms| ONE_TIME_MS.contains(&ms))
+        })
+        .ok_or_else(|| "must be 30min to 96h, such as 90min or 2h".to_owned())
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
+fn line(text: &str) -> Result<String, String> {
+    if text.chars().count() > TITLE_CHARS_MAX || text.chars().any(char::is_control) {
+        return Err(format!(
+            "must be one line of at most {TITLE_CHARS_MAX} characters"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// The issuer of tokens (RFC 8414, section 2): no query and no fragment.
+fn public_url(text: &str) -> Result<String, String> {
+    let bare = text.trim_end_matches('/');
+    let known = bare.starts_with("http://") || bare.starts_with("https://");
+    let parsed = reqwest::Url::parse(bare).ok().filter(|url| {
+        known
+            && url.has_host()
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+    });
+    match parsed {
+        Some(_) => Ok(bare.to_owned()),
+        None => Err(
+            "must be a URL such as https://tokens.example.com, without query and fragment"
+                .to_owned(),
+        ),
+    }
+}
+
+fn networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let parse = |part: &str| {
+        let part = part.trim();
+        let address = || part.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+        part.parse::<IpNet>().ok().or_else(address)
+    };
+    let networks: Option<Vec<_>> = text.split(',').map(parse).collect();
+    networks.ok_or_else(|| "must be addresses or networks such as 10.0.0.0/8,192.0.2.1".to_owned())
+}
+
+fn cors_origins(text: &str) -> Result<CorsOrigins, String> {
+    if text == "*" {
+        return Ok(CorsOrigins::Any);
+    }
+    let origin = |part: &str| {
+        let part = part.trim().trim_end_matches('/');
+        let url = reqwest::Url::parse(part).ok()?;
+        // Exactly as a browser writes it: scheme, host, port and nothing else.
+        (url.origin().ascii_serialization() == part).then(|| part.to_owned())
+    };
+    let origins: Option<Vec<_>> = text.split(',').map(origin).collect();
+    origins.map(CorsOrigins::Only).ok_or_else(|| {
+        "must be * or origins such as https://app.example.com,http://localhost:8080".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_a_list_of_long_ones() {
+        let (a, b) = ("a".repeat(32), "b".repeat(40));
+        assert_eq!(
+            Secrets::parse(&a),
+            Ok(Secrets(vec![a.clone().into_bytes()]))
+        );
+        assert_eq!(
+            Secrets::parse(&format!("{a}, {b}")).expect("two").0.len(),
+            2
+        );
+        for bad in [
+            "short".to_owned(),
+            format!("{a},"),
+            format!("{a},short"),
+            "a".repeat(31),
+        ] {
+            let why = Secrets::parse(&bad).expect_err(&bad);
+            assert!(!why.contains(&bad) && why.contains("32 bytes"), "{why}");
+        }
+        assert_eq!(format!("{:?}", Secrets(vec![vec![1]])), "1 secrets");
+    }
+
+    #[test]
+    fn a_one_time_lifetime_is_half_an_hour_to_four_days() {
+        for (text, seconds) in [
+            ("30min", 1_800),
+            ("90min", 5_400),
+            ("2h", 7_200),
+            ("96h", 345_600),
+            ("7200", 7_200),
+        ] {
+            assert_eq!(
+                one_time_lifetime(text),
+                Ok(Duration::from_secs(seconds)),
+                "{text}"
+            );
+        }
+        for bad in ["29min", "97h", "2", "h", "-2h", "2 hours ago", ""] {
+            assert!(one_time_lifetime(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_public_url_is_an_issuer() {
+        assert_eq!(
+            public_url("https://a.example/auth/"),
+            Ok("https://a.example/auth".to_owned())
+        );
+        for bad in [
+            "a.example",
+            "ftp://a.example",
+            "https://",
+            "https://a/?b",
+            "https://a/#b",
+            "https://u:p@a/",
+        ] {
+            assert!(public_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn proxies_are_addresses_or_networks() {
+        assert_eq!(
+            networks("10.0.0.0/8, 192.0.2.1,::1").map(|all| all.len()),
+            Ok(3)
+        );
+        for bad in ["", "10.0.0.0/33", "example.com", "10.0.0.0/8,"] {
+            assert!(networks(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins_are_as_browsers_write_them() {
+        assert_eq!(cors_origins("*"), Ok(CorsOrigins::Any));
+        let two = vec![
+            "https://a.example".to_owned(),
+            "http://localhost:8080".to_owned(),
+        ];
+        assert_eq!(
+            cors_origins("https://a.example, http://localhost:8080/"),
+            Ok(CorsOrigins::Only(two))
+        );
+        for bad in [
+            "a.example",
+            "https://a.example/path",
+            "https://a.example:443",
+            "*,https://a",
+        ] {
+            assert!(cors_origins(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Rotating tokens: a family and a number, signed. The store keeps the family's current number alone, so
+//! no spent token piles up and a dump of it holds no token.
+//!
+//! A token is `partition.key-id.family.number.signature`, the signature being HMAC-SHA-256 over the flow and
+//! all that the token says.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use rand::RngExt as _;
+use sha2::{Digest, Sha256};
+
+use super::{Fence, Flow, Invalid, TokenValue};
+
+/// Shortest secret: as many bytes as the hash has (RFC 2104, section 3).
+pub const SECRET_BYTES_MIN: usize = 32;
+/// Random bytes of a family's name.
+const FAMILY_BYTES: usize = 16;
+/// Bytes of the hash of a key that name it.
+const KEY_ID_BYTES: usize = 6;
+
+type Sha256Mac = Hmac<Sha256>;
+
+/// One secret. Debug shows its id alone.
+#[derive(Clone)]
+struct Key {
+    id: String,
+    mac: Sha256Mac,
+}
+
+/// The secrets of one flow: the first signs, all verify. So a new one is rolled out by adding it behind the
+/// old one everywhere, then putting it first, then dropping the old one.
+#[derive(Clone)]
+pub struct Keys {
+    flow: Flow,
+    keys: Vec<Key>,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.keys.iter().map(|key| &key.id))
+            .finish()
+    }
+}
+
+/// A token that one of our keys has signed. Whether it is still good, the store knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rotating {
+    pub partition: usize,
+    /// The family's name: what the store knows it by.
+    pub family: TokenValue,
+    /// The number of this token in its family, from 1.
+    pub number: Fence,
+}
+
+/// The id of a secret: tells nothing about it.
+#[must_use]
+pub fn key_id(secret: &[u8]) -> String {
+    let hash = Sha256::new()
+        .chain_update(b"tokend key id\0")
+        .chain_update(secret)
+        .finalize();
+    URL_SAFE_NO_PAD.encode(&hash[..KEY_ID_BYTES])
+}
+
+/// A new family's name, 128 random bits.
+///
+/// # Panics
+/// Never: base64 is printable and short.
+#[must_use]
+pub fn new_family() -> TokenValue {
+    let text = URL_SAFE_NO_PAD.encode(rand::rng().random::<[u8; FAMILY_BYTES]>());
+    TokenValue::parse(&text).expect("base64 is a value")
+}
+
+impl Keys {
+    /// # Errors
+    /// When there is no secret, or one is under [`SECRET_BYTES_MIN`] bytes.
+    pub fn new(flow: Flow, secrets: &[Vec<u8>]) -> Result<Self, Invalid> {
+        if secrets.is_empty() || secrets.iter().any(|secret| secret.len() < SECRET_BYTES_MIN) {
+            return Err(Invalid(format!(
+                "each secret must have at least {SECRET_BYTES_MIN} bytes"
+            )));
+        }
+        let key = |secret: &Vec<u8>| {
+            let mac = Sha256Mac::new_from_slice(secret).expect("HMAC takes keys of any length");
+            Key {
+                id: key_id(secret),
+                mac,
+            }
+        };
+        Ok(Self {
+            flow,
+            keys: secrets.iter().map(key).collect(),
+        })
+    }
+
+    /// The token of that number in that family.
+    #[must_use]
+    pub fn sign(&self, token: &Rotating) -> String {
+        let key = &self.keys[0];
+        let (partition, family, number) =
+            (token.partition, token.family.as_str(), token.number.get());
+        let said = format!("{partition}.{}.{family}.{number}", key.id);
+        let signature = self.mac(key, &said).finalize().into_bytes();
+        format!("{said}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// What a token says, if one of our keys signed it; the comparison takes the same time wherever it fails.
+    #[must_use]
+    pub fn verify(&self, token: &str) -> Option<Rotating> {
+        let (said, signature) = token.rsplit_once('.')?;
+        let mut parts = said.split('.');
+        let (partition, key_id) = (parts.next()?, parts.next()?);
+        let (family, number) = (parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        let key = self.keys.iter().find(|key| key.id == key_id)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        self.mac(key, said).verify_slice(&signature).ok()?;
+        Some(Rotating {
+            partition: partition.parse().ok()?,
+            family: TokenValue::parse(family).ok()?,
+            number: Fence::parse(number.parse().ok()?).ok()?,
+        })
+    }
+
+    fn mac(&self, key: &Key, said: &str) -> Sha256Mac {
+        key.mac
+            .clone()
+            .chain_update(self.flow.pool_name())
+            .chain_update([0])
+            .chain_update(said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(secrets: &[u8]) -> Keys {
+        let secrets: Vec<_> = secrets.iter().map(|byte| vec![*byte; 32]).collect();
+        Keys::new(Flow::Session, &secrets).expect("long enough")
+    }
+
+    fn token() -> Rotating {
+        Rotating {
+            partition: 3,
+            family: new_family(),
+            number: Fence::parse(7).expect("in range"),
+        }
+    }
+
+    #[test]
+    fn what_a_key_signed_any_of_the_list_verifies() {
+        let signed = keys(b"a").sign(&token());
+        assert!(keys(b"a").verify(&signed).is_some());
+        assert!(keys(b"ba").verify(&signed).is_some());
+        assert!(keys(b"b").verify(&signed).is_none());
+    }
+
+    #[test]
+    fn a_token_says_what_was_signed() {
+        let token = token();
+        assert_eq!(keys(b"a").verify(&keys(b"a").sign(&token)), Some(token));
+    }
+
+    #[test]
+    fn no_character_can_be_changed() {
+        let keys = keys(b"a");
+        let signed = keys.sign(&token());
+        for at in 0..signed.len() {
+            for other in ["A", "0", "."] {
+                let mut bad = signed.clone();
+                bad.replace_range(at..=at, other);
+                assert!(bad == signed || keys.verify(&bad).is_none(), "{bad}");
+            }
+        }
+        for bad in [
+            "",
+            ".",
+            "....",
+            "1.2.3.4.5",
+            &signed[1..],
+            &format!("{signed}A"),
+            &format!("{signed}."),
+        ] {
+            assert!(keys.verify(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_secret_signs_for_one_flow() {
+        let one_time = Keys::new(Flow::OneTime, &[vec![b'a'; 32]]).expect("long enough");
+        assert!(one_time.verify(&keys(b"a").sign(&token())).is_none());
+    }
+
+    #[test]
+    fn short_secrets_and_none_are_refused() {
+        assert!(Keys::new(Flow::OneTime, &[]).is_err());
+        assert!(Keys::new(Flow::OneTime, &[vec![1; 32], vec![1; 31]]).is_err());
+    }
+}
