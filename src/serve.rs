@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::cli::ServeArgs;
 use crate::config::Config;
 use crate::embedded::Embedded;
 use crate::flows::Flows;
@@ -34,12 +35,12 @@ const STORE_STOP_MAX: Duration = Duration::from_secs(2);
 /// Kept back, while draining, for the steps after it.
 const AFTER_DRAIN: Duration = Duration::from_secs(2);
 
-/// Runs the service until a signal ends it. `port_override` wins over `PORT`.
+/// Runs the service until a signal ends it. The flags win over the environment.
 ///
 /// Exit codes: 0 after an orderly stop, 78 for a wrong configuration, 1 for anything else that keeps
 /// it from running, 128 + n where a second signal n cut the stop short.
 #[must_use]
-pub fn run(port_override: Option<u16>) -> ExitCode {
+pub fn run(flags: &ServeArgs) -> ExitCode {
     let mut config = match Config::load() {
         Ok(config) => config,
         Err(error) => {
@@ -47,10 +48,13 @@ pub fn run(port_override: Option<u16>) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    config.port = port_override.unwrap_or(config.port);
+    apply(flags, &mut config);
     crate::telemetry::init(&config.log_filter, config.log_format);
     for name in &config.unknown {
         tracing::warn!(".env sets {name}, which tokend does not know: misspelt?");
+    }
+    if flags.purge_interval.is_some() {
+        tracing::info!("--purge-interval does nothing: expired tokens leave by themselves");
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -69,6 +73,16 @@ pub fn run(port_override: Option<u16>) -> ExitCode {
     // Whatever still runs is not worth waiting for: all that mattered has been stopped.
     runtime.shutdown_background();
     code
+}
+
+fn apply(flags: &ServeArgs, config: &mut Config) {
+    config.port = flags.port.unwrap_or(config.port);
+    config.flows.dump |= flags.dump;
+    if let Some(lifetime) = flags.token_lifetime {
+        // Its parser lets no more than 96 h through.
+        config.flows.limits.one_time.lifetime_ms =
+            u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+    }
 }
 
 /// Starts everything and waits for its end. An error is a sentence for the log.

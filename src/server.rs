@@ -11,10 +11,11 @@ use actix_web::middleware::from_fn;
 use actix_web::{App as Routes, HttpServer, Route, guard, web};
 
 use crate::flows::Flows;
+use crate::http::dump::{self, Dumping};
 use crate::http::observe::observe;
 use crate::http::problem::{Problem, Slug, list_problems, show_problem};
 use crate::http::system::{ShuttingDown, show_livez, show_metrics, show_readyz};
-use crate::http::{pools, tokens};
+use crate::http::{one_time, pools, token, tokens};
 use crate::metrics::Metrics;
 use crate::store::Store;
 
@@ -69,12 +70,18 @@ fn route_table() -> Vec<(Method, &'static str, Route)> {
         (M::GET, "/metrics", web::to(show_metrics)),
         (M::GET, "/problems", web::to(list_problems)),
         (M::GET, "/problems/{slug}", web::to(show_problem)),
+        (M::POST, "/token", web::to(token::create_token)),
+        (M::PUT, "/token", web::to(one_time::exchange_token)),
+        (M::DELETE, "/token", web::to(one_time::delete_token)),
+        (M::HEAD, dump::PATH, web::to(dump::dump_tokens)),
     ]
 }
 
-/// Registers the table: one resource per path, which answers 405 to every other method.
-fn routes(config: &mut web::ServiceConfig) {
+/// Registers the table: one resource per path, which answers 405 to every other method. A dump that is not
+/// asked for has no path at all.
+fn routes(config: &mut web::ServiceConfig, with_dump: bool) {
     let mut table = route_table();
+    table.retain(|(_, path, _)| with_dump || *path != dump::PATH);
     while let Some(path) = table.first().map(|(_, path, _)| *path) {
         let mut resource = web::resource(path);
         let mut allow = Vec::new();
@@ -114,6 +121,8 @@ async fn not_found() -> Result<&'static str, Problem> {
 /// # Errors
 /// When the listener cannot be used.
 pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result<Server> {
+    let with_dump = app.flows.settings.dump;
+    let dumping = web::Data::new(Dumping::default());
     let store = web::Data::new(app.store);
     let flows = web::Data::from(app.flows);
     let metrics = web::Data::from(app.metrics);
@@ -124,8 +133,9 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
             .app_data(flows.clone())
             .app_data(metrics.clone())
             .app_data(shutting_down.clone())
+            .app_data(dumping.clone())
             .wrap(from_fn(observe))
-            .configure(routes)
+            .configure(|config| routes(config, with_dump))
     })
     .workers(workers)
     .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
@@ -154,7 +164,8 @@ mod tests {
 
     /// The real table; without a store, so only for requests that no handler sees.
     async fn answer(method: Method, path: &str) -> ServiceResponse {
-        let app = init_service(Routes::new().wrap(from_fn(observe)).configure(routes)).await;
+        let table = |config: &mut web::ServiceConfig| routes(config, true);
+        let app = init_service(Routes::new().wrap(from_fn(observe)).configure(table)).await;
         let request = TestRequest::with_uri(path).method(method).to_request();
         call_service(&app, request).await.map_into_boxed_body()
     }
@@ -188,6 +199,8 @@ mod tests {
             (Method::POST, "/v1/pools/a", "GET, HEAD, PUT, DELETE"),
             (Method::POST, "/v1/pools", "GET, HEAD"),
             (Method::OPTIONS, "/livez", "GET, HEAD"),
+            (Method::GET, "/token", "POST, PUT, DELETE"),
+            (Method::GET, "/dump", "HEAD"),
         ];
         for (method, path, allow) in cases {
             let response = answer(method.clone(), path).await;

@@ -6,6 +6,10 @@ use serde_json::Number;
 
 use crate::token::{DURATION_MS_MAX, Invalid, duration_ms};
 
+/// `--purge-interval`: its range is that of the services whose start-up scripts pass it.
+const PURGE_INTERVAL: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(90 * 60);
+
 /// `90s`, `2m`, `1h 30m`, or plain seconds (`90`, `0.5`).
 ///
 /// # Errors
@@ -36,6 +40,19 @@ pub fn limit(text: &str) -> Result<Duration, Invalid> {
         Ok(Duration::ZERO)
     } else {
         lifetime(text)
+    }
+}
+
+/// How often `serve` was once told to look for expired tokens: 1 s to 90 min.
+///
+/// # Errors
+/// When it is not a duration or out of range.
+pub fn purge_interval(text: &str) -> Result<Duration, Invalid> {
+    let interval = parse(text)?;
+    if PURGE_INTERVAL.contains(&interval) {
+        Ok(interval)
+    } else {
+        Err(Invalid("must be 1s to 90min".to_owned()))
     }
 }
 

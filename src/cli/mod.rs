@@ -17,6 +17,7 @@ mod tokens;
 mod wire;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use reqwest::Url;
@@ -101,6 +102,15 @@ pub struct ServeArgs {
     /// Port to listen on; wins over the environment's PORT.
     #[arg(short, long)]
     pub port: Option<u16>,
+    /// Offer HEAD /dump, which logs the metadata of the one-time tokens; as the environment's DUMP=true.
+    #[arg(short, long)]
+    pub dump: bool,
+    /// How long a one-time token lives, 30min to 96h; wins over the environment's ONE_TIME_LIFETIME.
+    #[arg(short, long, value_name = "DURATION", value_parser = crate::config::one_time_lifetime)]
+    pub token_lifetime: Option<Duration>,
+    /// Accepted and not needed: expired tokens leave by themselves. 1s to 90min.
+    #[arg(short = 'P', long, value_name = "DURATION", value_parser = duration::purge_interval)]
+    pub purge_interval: Option<Duration>,
 }
 
 /// The pool that a verb acts on.
@@ -125,7 +135,7 @@ pub struct PoolArg {
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
-        Command::Serve(args) => crate::serve::run(args.port),
+        Command::Serve(args) => crate::serve::run(&args),
         Command::Client(command) => run_client(cli.url, cli.json, command),
     }
 }
@@ -185,6 +195,45 @@ mod tests {
         let error = Cli::try_parse_from(["tokend", "inspect", "--pool", "_one_time", "a"])
             .expect_err("flows' pools are out of reach");
         assert_eq!(error.exit_code(), i32::from(error::EXIT_USAGE));
+    }
+
+    #[test]
+    fn the_lifetime_and_the_interval_of_serve_have_their_ranges() {
+        let serve = |flag, value| Cli::try_parse_from(["tokend", "serve", flag, value]);
+        for (flag, good, bad) in [
+            (
+                "-t",
+                ["30min", "90min", "2h", "96h"],
+                ["29min", "97h", "2", "soon"],
+            ),
+            (
+                "--token-lifetime",
+                ["1800", "1d", "4days", "1h 30m"],
+                ["", "0", "-2h", "5d"],
+            ),
+            (
+                "-P",
+                ["1s", "1", "90min", "1h 30m"],
+                ["0.9", "91min", "0", "soon"],
+            ),
+            (
+                "--purge-interval",
+                ["5400", "60s", "1.5", "1h"],
+                ["", "-1", "5401", "2h"],
+            ),
+        ] {
+            for value in good {
+                assert!(serve(flag, value).is_ok(), "{flag} {value}");
+            }
+            for value in bad {
+                let error = serve(flag, value).expect_err(value);
+                assert_eq!(
+                    error.exit_code(),
+                    i32::from(error::EXIT_USAGE),
+                    "{flag} {value}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How times and durations look in answers.
 
+use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
@@ -11,10 +12,16 @@ const TIME_MS_MAX: u64 = 253_402_300_799_999;
 #[derive(Debug, Clone, Copy)]
 pub struct Timestamp(pub u64);
 
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let moment = UNIX_EPOCH + Duration::from_millis(self.0.min(TIME_MS_MAX));
+        humantime::format_rfc3339_millis(moment).fmt(f)
+    }
+}
+
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let moment = UNIX_EPOCH + Duration::from_millis(self.0.min(TIME_MS_MAX));
-        serializer.collect_str(&humantime::format_rfc3339_millis(moment))
+        serializer.collect_str(self)
     }
 }
 

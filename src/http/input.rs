@@ -143,7 +143,7 @@ fn too_large() -> Problem {
 }
 
 /// The whole body, refused as soon as it is known to be too large.
-fn read_body(
+pub(super) fn read_body(
     request: &HttpRequest,
     mut payload: Payload,
 ) -> impl Future<Output = Result<Bytes, Problem>> + 'static {
@@ -183,11 +183,15 @@ fn unreadable(error: &PayloadError) -> Problem {
     )
 }
 
-/// `application/json` or `application/*+json`, with or without parameters, not compressed.
-fn check_media(request: &HttpRequest) -> Result<(), Problem> {
+/// Whether the body says that it is `application/json` or `application/*+json`, with or without parameters.
+pub(super) fn says_json(request: &HttpRequest) -> bool {
     let media = request.content_type().to_ascii_lowercase();
-    let json = media == "application/json"
-        || (media.starts_with("application/") && media.ends_with("+json"));
+    media == "application/json" || (media.starts_with("application/") && media.ends_with("+json"))
+}
+
+/// That the body says it is JSON, and that it is not compressed.
+pub(super) fn check_media(request: &HttpRequest) -> Result<(), Problem> {
+    let json = says_json(request);
     let plain = request
         .headers()
         .get_all(header::CONTENT_ENCODING)
@@ -246,17 +250,20 @@ fn parse_object(body: &[u8]) -> Result<Fields, Problem> {
             }
             Ok(fields)
         }
-        // Any value of a member will do, so the type that is wrong is the body's own.
-        Err(error) if error.is_data() => Err(Problem::new(
-            Slug::InvalidRequest,
-            "the body must be a JSON object",
-        )),
-        // The parser names what it expected and where, never what it found.
-        Err(error) => Err(Problem::new(
-            Slug::InvalidRequest,
-            format!("the body is not valid JSON: {error}"),
-        )),
+        Err(error) => Err(no_object(&error)),
     }
+}
+
+/// Why a body could not be read as an object whose members may have any value.
+pub(super) fn no_object(error: &serde_json::Error) -> Problem {
+    let detail = if error.is_data() {
+        // Any value of a member will do, so the type that is wrong is the body's own.
+        "the body must be a JSON object".to_owned()
+    } else {
+        // The parser names what it expected and where, never what it found.
+        format!("the body is not valid JSON: {error}")
+    };
+    Problem::new(Slug::InvalidRequest, detail)
 }
 
 #[cfg(test)]

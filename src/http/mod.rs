@@ -5,11 +5,16 @@
 //! only it knows the request id.
 
 pub mod answer;
+pub mod dump;
 pub mod fields;
 pub mod input;
 pub mod observe;
+pub mod one_time;
 pub mod pools;
 pub mod problem;
+pub mod raw;
 pub mod slugs;
 pub mod system;
+pub mod token;
 pub mod tokens;
+pub mod unified;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 pub use super::slugs::Slug;
+use crate::flows::FlowOff;
 use crate::token::{State, StoreError};
 
 /// `Retry-After` of `store-unavailable`, in seconds: the client reconnects within one.
@@ -131,6 +132,20 @@ impl Problem {
             Slug::IdempotencyMismatch,
             "the Idempotency-Key was used for another request",
         )
+    }
+
+    /// `flow-off`, naming the variable that would turn it on.
+    #[must_use]
+    pub fn flow_off(off: FlowOff) -> Self {
+        let detail = format!("this needs {}, which is not set", off.variable);
+        Self::new(Slug::FlowOff, detail.clone()).caused_by(detail)
+    }
+
+    /// `flow-full`.
+    #[must_use]
+    pub fn flow_full() -> Self {
+        let detail = "as many tokens of this kind are alive as there may be";
+        Self::new(Slug::FlowFull, detail).caused_by(detail)
     }
 
     /// `internal`; the cause goes to the log alone.

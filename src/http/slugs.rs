@@ -90,6 +90,10 @@ slugs! {
     IdempotencyMismatch "idempotency-mismatch" UNPROCESSABLE_ENTITY "The idempotency key belongs to another request"
         "The `Idempotency-Key` was used in the last minutes for a different request of this verb on \
          this pool. Use a new key for each new request, and the same only for retries.";
+    InvalidMetadata "invalid-metadata" UNPROCESSABLE_ENTITY "The metadata is not an object"
+        "The member `meta` of a request about one-time tokens is missing where it must be there, or is \
+         not a JSON object. Send `{\"meta\": {}}` for a token without any. A caller who wants a unified \
+         token, which has no metadata, sends no body, or says with the header `user` whose it is.";
     PayloadTooLarge "payload-too-large" PAYLOAD_TOO_LARGE "The request is too large"
         "The body is over 1 MiB, or metadata over 64 KiB. Nothing was done. Send less, or split it \
          over several calls.";

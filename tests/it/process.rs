@@ -3,6 +3,7 @@
 mod commands;
 mod lease;
 mod logs;
+mod one_time;
 mod serve;
 
 use std::io::{BufRead, BufReader};
@@ -79,9 +80,19 @@ impl Service {
 
     /// With these settings, on a free port.
     pub async fn with(directory: &Directory, settings: &[(&str, &str)]) -> Self {
+        Self::with_flags(directory, settings, &[]).await
+    }
+
+    /// With these settings and flags, on a free port.
+    pub async fn with_flags(
+        directory: &Directory,
+        settings: &[(&str, &str)],
+        flags: &[&str],
+    ) -> Self {
         let mut command = tokend(directory.path());
         command
             .args(["serve", "--port", "0"])
+            .args(flags)
             .envs(settings.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
@@ -152,6 +163,17 @@ impl Service {
         path: &str,
         body: Option<Value>,
     ) -> Result<(u16, Value), reqwest::Error> {
+        let (status, text) = self.ask_text(method, path, body).await?;
+        Ok((status, serde_json::from_str(&text).unwrap_or_default()))
+    }
+
+    /// Status and body as it came.
+    pub async fn ask_text(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<(u16, String), reqwest::Error> {
         let request = self.http.request(method, format!("{}{path}", self.url));
         let mut request = request.header("connection", "close").timeout(END_TIME_MAX);
         if let Some(body) = body {
@@ -159,8 +181,7 @@ impl Service {
         }
         let response = request.send().await?;
         let status = response.status().as_u16();
-        let text = response.text().await?;
-        Ok((status, serde_json::from_str(&text).unwrap_or_default()))
+        Ok((status, response.text().await?))
     }
 
     /// The command line, pointed here.

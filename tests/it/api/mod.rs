@@ -7,10 +7,13 @@ mod errors;
 mod idempotency;
 mod listing;
 mod mistakes;
+mod one_time;
+mod one_time_keys;
 mod outage;
 mod outside;
 mod pool;
 mod system;
+mod unified;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -58,12 +61,17 @@ impl Server {
 
     /// On a data set that is there already.
     pub async fn on(fixture: Fixture) -> Self {
+        Self::with(fixture, flows()).await
+    }
+
+    /// On a data set that is there already, with other settings and keys of the flows.
+    pub async fn with(fixture: Fixture, flows: Flows) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let shutting_down = ShuttingDown::default();
         let app = App {
             store: fixture.store.clone(),
-            flows: Arc::new(flows()),
+            flows: Arc::new(flows),
             metrics: fixture.metrics.clone(),
             shutting_down: shutting_down.clone(),
         };
@@ -168,9 +176,14 @@ impl Drop for Server {
 
 /// The flows of a test's server, with secrets that any server of this run shares.
 pub fn flows() -> Flows {
-    let secret = |name: &str| (name.to_owned(), name.repeat(32));
-    let secrets = ["SECRET_KEY", "REFRESH_TOKEN_SECRET", "JWT_SECRET"].map(secret);
-    let config = Config::from_vars(secrets.into()).expect("a configuration");
+    let secret = |name: &'static str| (name, name.repeat(32));
+    flows_of(["SECRET_KEY", "REFRESH_TOKEN_SECRET", "JWT_SECRET"].map(secret))
+}
+
+/// The flows as these variables make them, without a directory that keeps secrets.
+pub fn flows_of<const N: usize>(variables: [(&'static str, String); N]) -> Flows {
+    let variables = variables.map(|(name, value)| (name.to_owned(), value));
+    let config = Config::from_vars(variables.into()).expect("a configuration");
     let url = "http://tokend.test".to_owned();
     Flows::new(config.flows, url, None).expect("flows")
 }

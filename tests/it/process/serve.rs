@@ -10,7 +10,7 @@ use super::{Directory, Ran, Service, tokend};
 use crate::harness::{eventually, skip};
 
 /// Whether the embedded Redis can be had; says so if not.
-fn embedded(test: &str) -> bool {
+pub fn embedded(test: &str) -> bool {
     let found = ["redis-server", "valkey-server"].iter().any(|name| {
         let version = std::process::Command::new(name).arg("--version").output();
         version.is_ok()
