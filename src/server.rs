@@ -11,11 +11,12 @@ use actix_web::middleware::from_fn;
 use actix_web::{App as Routes, HttpServer, Route, guard, web};
 
 use crate::flows::Flows;
+use crate::http::cors::cors;
 use crate::http::dump::{self, Dumping};
-use crate::http::observe::observe;
+use crate::http::observe::{catch_panics, observe};
 use crate::http::problem::{Problem, Slug, list_problems, show_problem};
 use crate::http::system::{ShuttingDown, show_livez, show_metrics, show_readyz};
-use crate::http::{one_time, pools, token, tokens};
+use crate::http::{one_time, pools, temporary, token, tokens};
 use crate::metrics::Metrics;
 use crate::store::Store;
 
@@ -70,6 +71,11 @@ fn route_table() -> Vec<(Method, &'static str, Route)> {
         (M::GET, "/metrics", web::to(show_metrics)),
         (M::GET, "/problems", web::to(list_problems)),
         (M::GET, "/problems/{slug}", web::to(show_problem)),
+        (M::POST, "/app/token", web::to(temporary::create_temporary_token)),
+        (M::POST, "/app/valid", web::to(temporary::validate_temporary_token)),
+        // Its token is all that follows, nothing and slashes too: never a 404.
+        (M::GET, "/app/valid/{token:.*}", web::to(temporary::validate_temporary_token_in_path)),
+        (M::DELETE, "/app/clear/all/tokens", web::to(temporary::clear_temporary_tokens)),
         (M::POST, "/token", web::to(token::create_token)),
         (M::PUT, "/token", web::to(one_time::exchange_token)),
         (M::DELETE, "/token", web::to(one_time::delete_token)),
@@ -124,6 +130,7 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
     let with_dump = app.flows.settings.dump;
     let dumping = web::Data::new(Dumping::default());
     let store = web::Data::new(app.store);
+    let origins = app.flows.settings.cors_origins.clone();
     let flows = web::Data::from(app.flows);
     let metrics = web::Data::from(app.metrics);
     let shutting_down = web::Data::new(app.shutting_down);
@@ -134,7 +141,9 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
             .app_data(metrics.clone())
             .app_data(shutting_down.clone())
             .app_data(dumping.clone())
-            .wrap(from_fn(observe))
+            .wrap(from_fn(catch_panics))
+            .wrap(cors(&origins))
+            .wrap(from_fn(observe)) // the last is the outermost
             .configure(|config| routes(config, with_dump))
     })
     .workers(workers)
@@ -217,7 +226,10 @@ mod tests {
     async fn every_path_refuses_other_methods() {
         let paths: HashSet<_> = route_table().into_iter().map(|(_, path, _)| path).collect();
         for path in paths {
-            let path = path.replace("{pool}", "a").replace("{slug}", "internal");
+            let path = path
+                .replace("{pool}", "a")
+                .replace("{slug}", "internal")
+                .replace("{token:.*}", "a");
             let response = answer(Method::PATCH, &path).await;
             assert_eq!(response.status(), 405, "{path}");
             let body: Value = read_body_json(response).await;

@@ -105,7 +105,7 @@ pub async fn drill() -> Report {
 }
 
 /// `used_memory` of Redis, bytes.
-async fn used_memory(admin: &Client) -> u64 {
+pub async fn used_memory(admin: &Client) -> u64 {
     let info: String = admin.info(Some(InfoKind::Memory)).await.expect("INFO");
     let line = info
         .lines()
@@ -178,7 +178,7 @@ async fn back(metrics: &Metrics, pool: &str, count: u64) -> Option<Instant> {
 }
 
 /// Asks Redis again and again on a connection of its own, and keeps the longest wait.
-async fn ping(port: u16, stop: Arc<AtomicBool>, longest_us: Arc<AtomicU64>) {
+pub async fn ping(port: u16, stop: Arc<AtomicBool>, longest_us: Arc<AtomicU64>) {
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
     let mut stream = stream.expect("Redis");
     let mut answer = [0; 7];

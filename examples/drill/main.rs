@@ -7,6 +7,7 @@
 //! - `lag`: release lag, alone, beside a million unrelated expiring keys, and with pub/sub cut
 //! - `burst`: a million leases of one pool lapse at once, beside a small pool
 //! - `embedded`: the embedded Redis is killed under load, and its disk stalls
+//! - `flows`: a million temporary tokens alive that lapse at once, and sessions refreshed again and again
 //! - `import`: 100,000 phone numbers from a file
 //!
 //! Needs `redis-server` and, for the stalling disk, `cc`. Traffic stays on the loopback interface. Each
@@ -18,6 +19,7 @@ mod burst;
 mod chaos;
 mod cost;
 mod embedded;
+mod flows;
 mod import;
 mod lag;
 mod process;
@@ -48,9 +50,11 @@ impl Report {
 async fn main() -> ExitCode {
     let mut names: Vec<String> = std::env::args().skip(1).collect();
     if names.is_empty() {
-        names = ["import", "cost", "lag", "burst", "embedded", "chaos"]
-            .map(str::to_owned)
-            .to_vec();
+        names = [
+            "import", "cost", "lag", "burst", "flows", "embedded", "chaos",
+        ]
+        .map(str::to_owned)
+        .to_vec();
     }
     let mut broken = false;
     for name in names {
@@ -61,6 +65,7 @@ async fn main() -> ExitCode {
             "lag" => lag::drill().await,
             "burst" => burst::drill().await,
             "embedded" => embedded::drill().await,
+            "flows" => flows::drill().await,
             "import" => import::drill().await,
             other => {
                 eprintln!("no drill {other}");

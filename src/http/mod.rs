@@ -5,6 +5,7 @@
 //! only it knows the request id.
 
 pub mod answer;
+pub mod cors;
 pub mod dump;
 pub mod fields;
 pub mod input;
@@ -15,6 +16,7 @@ pub mod problem;
 pub mod raw;
 pub mod slugs;
 pub mod system;
+pub mod temporary;
 pub mod token;
 pub mod tokens;
 pub mod unified;

@@ -1,5 +1,6 @@
-//! The one middleware: gives each request an id, renders problems, catches panics, and leaves one
-//! log line and one measurement per request.
+//! The outermost middleware: gives each request an id, renders problems, and leaves one log line and one
+//! measurement per request; and the innermost, which catches panics. What stands between them (`cors`) adds its
+//! headers to every answer, and refuses requests as handlers do.
 //!
 //! No line shows a token: it has the route's pattern instead of the path, and no query.
 
@@ -7,22 +8,24 @@ use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
+use actix_cors::CorsError;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, web};
+use actix_web::{Error, HttpMessage, HttpResponse, web};
 use futures_util::FutureExt;
 
+use super::cors;
 use super::problem::Problem;
 use crate::metrics::Metrics;
 
 /// Most characters of a caller's request id: a UUID has 36, a trace id 55.
 const REQUEST_ID_CHARS_MAX: usize = 128;
 /// The header of the request id, both ways.
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The route of a path that this service does not know.
 const UNMATCHED: &str = "unmatched";
 /// What the log and the metric say of a caller who left before the answer, as nginx does.
@@ -117,10 +120,10 @@ impl Drop for Watch {
     }
 }
 
-/// The middleware; see the module's documentation.
+/// The outermost middleware; see the module's documentation.
 ///
 /// # Errors
-/// Those of the wrapped service and its panics, as rendered problems.
+/// Those of the wrapped service, as rendered problems.
 pub async fn observe(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -137,27 +140,48 @@ pub async fn observe(
         finished: false,
     };
     request.extensions_mut().insert(id);
-    // Nothing of a request that panicked is used again.
-    let answer = AssertUnwindSafe(async move { next.call(request).await })
-        .catch_unwind()
-        .await;
-    match answer {
-        Ok(Ok(response)) => Ok(tell(response, watch)),
-        Ok(Err(error)) => Err(tell_without_request(&problem_of(&error), watch)),
-        // The panic hook has printed the message; it may quote data, so it is not repeated here.
-        Err(_) => Err(tell_without_request(
-            &Problem::internal("a handler panicked"),
-            watch,
-        )),
+    match next.call(request).await {
+        Ok(response) => Ok(tell(response, watch)),
+        Err(error) => Err(tell_without_request(&error, watch)),
     }
 }
 
-/// A problem that a handler or an extractor of ours answered, or what the framework's error means.
+/// The innermost middleware: a panic is an answer like others to all that stand around it.
+///
+/// # Errors
+/// Those of the wrapped service, and a problem for its panics.
+pub async fn catch_panics<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    // Nothing of a request that panicked is used again.
+    AssertUnwindSafe(async move { next.call(request).await })
+        .catch_unwind()
+        .await
+        // The panic hook has printed the message; it may quote data, so it is not repeated here.
+        .unwrap_or_else(|_| Err(Problem::internal("a handler panicked").into()))
+}
+
+/// A problem that a handler or an extractor of ours answered, or what another's error means.
 fn problem_of(error: &Error) -> Cow<'_, Problem> {
-    match error.as_error::<Problem>() {
-        Some(problem) => Cow::Borrowed(problem),
-        None => Cow::Owned(Problem::from_framework(error)),
+    if let Some(problem) = error.as_error::<Problem>() {
+        return Cow::Borrowed(problem);
     }
+    Cow::Owned(match error.as_error::<CorsError>() {
+        Some(refused) => cors::refusal(refused),
+        None => Problem::from_framework(error),
+    })
+}
+
+/// The problem as an answer, with what `cors` has put on the one that it takes the place of.
+fn rendered(problem: &Problem, id: &str, replaced: &HeaderMap) -> HttpResponse {
+    let mut response = problem.respond(id);
+    for name in cors::ANSWER_HEADERS {
+        if let Some(value) = replaced.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response
 }
 
 fn set_request_id(headers: &mut HeaderMap, id: &str) {
@@ -170,7 +194,9 @@ fn set_request_id(headers: &mut HeaderMap, id: &str) {
 /// Ends a request that was answered, be it with a problem.
 fn tell(response: ServiceResponse<impl MessageBody + 'static>, watch: Watch) -> ServiceResponse {
     let problem = response.response().error().map(problem_of);
-    let told = problem.as_ref().map(|it| it.respond(&watch.id));
+    let told = problem
+        .as_ref()
+        .map(|it| rendered(it, &watch.id, response.headers()));
     let cause = problem.and_then(|it| it.cause().map(ToOwned::to_owned));
     let mut response = match told {
         Some(told) => response.into_response(told),
@@ -182,8 +208,9 @@ fn tell(response: ServiceResponse<impl MessageBody + 'static>, watch: Watch) -> 
 }
 
 /// Ends a request whose response could not be made along with the request it belongs to.
-fn tell_without_request(problem: &Problem, watch: Watch) -> Error {
-    let mut response = problem.respond(&watch.id);
+fn tell_without_request(error: &Error, watch: Watch) -> Error {
+    let problem = problem_of(error);
+    let mut response = rendered(&problem, &watch.id, error.error_response().headers());
     set_request_id(response.headers_mut(), &watch.id);
     watch.finish(response.status(), problem.cause());
     InternalError::from_response(problem.to_string(), response).into()
@@ -191,12 +218,13 @@ fn tell_without_request(problem: &Problem, watch: Watch) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::App;
     use actix_web::middleware::from_fn;
     use actix_web::test::{TestRequest, init_service, read_body_json, try_call_service};
-    use actix_web::{App, HttpResponse};
     use serde_json::Value;
 
     use super::*;
+    use crate::config::CorsOrigins;
     use crate::http::problem::Slug;
 
     /// The answer of a small app whose routes fail in every way, and what it measured.
@@ -214,6 +242,8 @@ mod tests {
         let app = init_service(
             App::new()
                 .app_data(metrics.clone())
+                .wrap(from_fn(catch_panics))
+                .wrap(cors::cors(&CorsOrigins::Any))
                 .wrap(from_fn(observe))
                 .route("/ok/{token}", web::to(HttpResponse::Ok))
                 .route("/panic", web::to(panics))
@@ -270,6 +300,20 @@ mod tests {
         assert_eq!(body["type"], "/problems/internal");
         assert!(!body.to_string().contains("secret"), "{body}");
         assert!(metrics.contains(r#"route="/panic",status="500""#));
+    }
+
+    #[actix_web::test]
+    async fn every_answer_says_who_may_read_it() {
+        for path in ["/ok/x", "/nope", "/problem", "/panic", "/framework"] {
+            let request = TestRequest::with_uri(path).insert_header(("origin", "https://a.test"));
+            let (response, _) = answer(request).await;
+            let headers = response.headers();
+            let told = headers.get("access-control-allow-origin");
+            assert!(told.is_some_and(|it| it == "*"), "{path}: {told:?}");
+            for name in ["access-control-expose-headers", "vary", "x-request-id"] {
+                assert_eq!(headers.get_all(name).count(), 1, "{path}: {name}");
+            }
+        }
     }
 
     #[actix_web::test]

@@ -3,6 +3,7 @@
 //! Reading order: this file (the server and its answers), then a file per part of the contract.
 
 mod abandoned;
+mod cors;
 mod errors;
 mod idempotency;
 mod listing;
@@ -13,6 +14,8 @@ mod outage;
 mod outside;
 mod pool;
 mod system;
+mod temporary;
+mod temporary_mistakes;
 mod unified;
 
 use std::io::{Read, Write};
@@ -62,6 +65,11 @@ impl Server {
     /// On a data set that is there already.
     pub async fn on(fixture: Fixture) -> Self {
         Self::with(fixture, flows()).await
+    }
+
+    /// The same, with these variables set.
+    pub async fn with_settings(fixture: Fixture, settings: &[(&str, &str)]) -> Self {
+        Self::with(fixture, flows_with(settings)).await
     }
 
     /// On a data set that is there already, with other settings and keys of the flows.
@@ -176,14 +184,24 @@ impl Drop for Server {
 
 /// The flows of a test's server, with secrets that any server of this run shares.
 pub fn flows() -> Flows {
-    let secret = |name: &'static str| (name, name.repeat(32));
-    flows_of(["SECRET_KEY", "REFRESH_TOKEN_SECRET", "JWT_SECRET"].map(secret))
+    flows_with(&[])
+}
+
+/// The same, with these variables set.
+pub fn flows_with(settings: &[(&str, &str)]) -> Flows {
+    let secrets = ["SECRET_KEY", "REFRESH_TOKEN_SECRET", "JWT_SECRET"];
+    let secret = |name: &str| (name.to_owned(), name.repeat(32));
+    let set = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let variables = secrets.map(secret).into_iter();
+    flows_of(variables.chain(settings.iter().map(set)))
 }
 
 /// The flows as these variables make them, without a directory that keeps secrets.
-pub fn flows_of<const N: usize>(variables: [(&'static str, String); N]) -> Flows {
-    let variables = variables.map(|(name, value)| (name.to_owned(), value));
-    let config = Config::from_vars(variables.into()).expect("a configuration");
+pub fn flows_of(variables: impl IntoIterator<Item = (impl Into<String>, String)>) -> Flows {
+    let variables = variables
+        .into_iter()
+        .map(|(name, value)| (name.into(), value));
+    let config = Config::from_vars(variables.collect()).expect("a configuration");
     let url = "http://tokend.test".to_owned();
     Flows::new(config.flows, url, None).expect("flows")
 }

@@ -36,6 +36,16 @@ fn calls() -> Vec<(Method, String, Value)> {
             json!({}),
         ),
     ];
+    calls.extend([
+        (Method::POST, "/app/token".to_owned(), Value::Null),
+        (Method::POST, "/app/valid".to_owned(), token.clone()),
+        (Method::GET, "/app/valid/a".to_owned(), Value::Null),
+        (
+            Method::DELETE,
+            "/app/clear/all/tokens".to_owned(),
+            Value::Null,
+        ),
+    ]);
     for prefix in ["/tokens", "/v1/pools/seats"] {
         for verb in ["assign", "keep-alive", "unblock", "inspect"] {
             calls.push((Method::POST, format!("{prefix}/{verb}"), token.clone()));

@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Directory, Service};
+use crate::api::http_client;
 use crate::harness::{eventually, new_namespace, redis_url};
 
 /// Every value that must never be seen in a log has this in it.
@@ -99,6 +100,59 @@ async fn the_log_has_a_json_line_for_each_request_and_never_a_token() {
         ("GET unmatched 404", 1),
     ] {
         assert_eq!(seen.get(what), Some(&times), "{what}: {seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_never_shows_a_temporary_token() {
+    let directory = Directory::new();
+    let namespace = new_namespace();
+    let settings = [
+        ("REDIS_URL", redis_url().await),
+        ("KEY_PREFIX", &namespace),
+        ("SHUTDOWN_DELAY", "0"),
+        ("LOG_LEVEL", "trace"),
+    ];
+    let mut service = Service::with(&directory, &settings).await;
+    let (status, made) = service.post("/app/token", Value::Null).await;
+    assert_eq!(status, 200);
+    let token = made["token"].as_str().expect("a token");
+    let (digits, random) = token.split_once(':').expect("a colon");
+    for form in [
+        token.to_owned(),
+        format!("{digits}%3a{random}?x={random}"),
+        format!("{token}/{SECRET}"),
+        format!("{SECRET}%ff"),
+    ] {
+        let (status, _) = service.get(&format!("/app/valid/{form}")).await;
+        assert_eq!(status, 200, "{form}");
+    }
+    let (status, told) = service.post("/app/valid", json!({ "token": token })).await;
+    assert_eq!((status, &told["status"]), (200, &json!(true)));
+    let (status, _) = service.post("/app/valid", json!([token])).await;
+    assert_eq!(status, 400);
+    eventually("all requests are logged", async || {
+        let seen = requests(&service.log());
+        ["GET /app/valid/{token:.*} 200", "POST /app/valid 400"]
+            .iter()
+            .map(|what| seen.get(*what).copied().unwrap_or_default())
+            .eq([4, 1])
+    })
+    .await;
+    let metrics = http_client().get(format!("{}/metrics", service.url));
+    let metrics = metrics.send().await.expect("an answer");
+    let metrics = metrics.text().await.expect("text");
+    service.signal("TERM");
+    assert_eq!(service.ended().await.code(), Some(0));
+    for line in service
+        .log()
+        .iter()
+        .map(String::as_str)
+        .chain(metrics.lines())
+    {
+        for secret in [random, SECRET] {
+            assert!(!line.contains(secret), "{secret} in {line}");
+        }
     }
 }
 
