@@ -1,7 +1,7 @@
 //! README.md is run, not believed: its tour is pasted into a shell, block by block, and what it says of
 //! commands and variables is compared with the code.
 //!
-//! The tour's convention: each `sh` block is pasted; the `text` block right behind it, if any, is what
+//! The convention of the tour and of the section on bearer tokens: each `sh` block is pasted; the `text` block right behind it, if any, is what
 //! it prints, where `…` stands for anything within a line; a block whose info string is `sh skip` is not run.
 
 #[path = "readme/blocks.rs"]
@@ -19,7 +19,7 @@ use tokend::cli::Cli;
 use self::blocks::{Step, matches, section, steps};
 use self::service::Service;
 
-const TOUR: &str = "## A five-minute tour";
+const TOURS: [&str; 2] = ["## A five-minute tour", "## Bearer tokens"];
 /// The address that the tour uses.
 const TOUR_URL: &str = "http://127.0.0.1:3000";
 
@@ -67,11 +67,14 @@ fn the_tour_can_be_pasted_and_prints_what_it_says() {
             return skip(TEST, &format!("no {tool}"));
         }
     }
-    let (first_line, tour) = section(README, TOUR).expect("README.md has its tour");
-    let steps = steps(tour, first_line);
-    assert!(steps.len() >= 3, "the tour has hardly any steps: {steps:?}");
+    let tours = TOURS.map(|heading| {
+        let (first_line, tour) = section(README, heading).expect(heading);
+        let steps = steps(tour, first_line);
+        assert!(steps.len() >= 3, "{heading} has hardly any steps");
+        steps
+    });
     let service = Service::start();
-    for step in &steps {
+    for step in tours.iter().flatten() {
         let printed = paste(step, &service);
         let Some(expected) = &step.expected else {
             continue;

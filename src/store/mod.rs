@@ -260,6 +260,7 @@ impl Inner {
     ) -> Result<Option<V::Outcome>, StoreError> {
         self.ready().await?;
         let until = Instant::now() + Duration::from_millis(ROUNDS_MS_MAX);
+        let mut first = true;
         let mut shard = self.registry.shard(self, pool, partition).await?;
         while let Some(at) = shard {
             match batchers[at.partition].submit(item(at.clone())).await? {
@@ -270,7 +271,8 @@ impl Inner {
                     shard = entry.map(|entry| self.shard_at(pool, &entry, partition));
                 }
             }
-            if Instant::now() >= until {
+            // One more is always tried: a crowd whose data was lost takes this long to find out.
+            if !std::mem::take(&mut first) && Instant::now() >= until {
                 let told = format!("{}: still more to settle first", V::NAME);
                 return Err(StoreError::Unavailable(told));
             }

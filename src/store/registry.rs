@@ -6,7 +6,8 @@
 
 use std::collections::btree_map::Entry::Vacant;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use fred::interfaces::HashesInterface;
 use tracing::{info, warn};
@@ -32,6 +33,16 @@ pub(super) enum Put {
 #[derive(Default)]
 pub(super) struct Registry {
     copy: RwLock<HashMap<PoolName, Entry>>,
+    /// Of pools that are known here: a thousand calls that find a shard stale look at the truth once.
+    flights: Mutex<HashMap<PoolName, Arc<Flight>>>,
+}
+
+/// One refresh of a pool at a time.
+#[derive(Default)]
+struct Flight {
+    /// How many were begun.
+    begun: AtomicU64,
+    running: tokio::sync::Mutex<()>,
 }
 
 impl Registry {
@@ -63,9 +74,38 @@ impl Registry {
         Ok(entry.map(|entry| inner.shard_at(pool, &entry, partition)))
     }
 
+    fn flight(&self, pool: &PoolName) -> Option<Arc<Flight>> {
+        // A name that somebody made up must not be remembered.
+        if pool.flow().is_none() && self.copied(pool).is_none() {
+            return None;
+        }
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(flights.entry(pool.clone()).or_default().clone())
+    }
+
     /// Reads the truth after a shard disagreed (or a pool was not known here), finishes what was left
-    /// half-done, and says what to use now.
+    /// half-done, and says what to use now. Whoever asks while another does waits, and takes what a refresh
+    /// found that began after it asked.
     pub async fn refresh(
+        &self,
+        inner: &Inner,
+        pool: &PoolName,
+    ) -> Result<Option<Entry>, StoreError> {
+        let Some(flight) = self.flight(pool) else {
+            return self.refresh_now(inner, pool).await;
+        };
+        let before = flight.begun.load(Ordering::Acquire);
+        let _running = flight.running.lock().await;
+        if flight.begun.load(Ordering::Acquire) > before
+            && let Some(entry) = self.copied(pool)
+        {
+            return Ok(Some(entry));
+        }
+        flight.begun.fetch_add(1, Ordering::AcqRel);
+        self.refresh_now(inner, pool).await
+    }
+
+    async fn refresh_now(
         &self,
         inner: &Inner,
         pool: &PoolName,
@@ -113,6 +153,9 @@ impl Registry {
             inner.metrics.forget_pool(gone.as_str());
         }
         *copy = entries.clone().into_iter().collect();
+        drop(copy);
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.retain(|pool, flight| entries.contains_key(pool) || Arc::strong_count(flight) > 1);
         Ok(entries)
     }
 

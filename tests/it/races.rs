@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use fred::interfaces::KeysInterface;
 use futures_util::future::join_all;
 use rand::RngExt;
 use tokend::store::{AssignRequest, GenerateRequest, NewTokens};
@@ -493,4 +494,27 @@ async fn put_and_delete_of_one_pool_by_all_end_in_one_of_the_two() {
         }
         audit(&f, &pool).await;
     }
+}
+
+#[tokio::test]
+async fn a_crowd_at_a_flow_that_nobody_used_yet_makes_it_once_and_is_served() {
+    let f = Fixture::new().await;
+    let calls = (0..3_000).map(|_| {
+        f.store
+            .create_opaque(Flow::Temporary, bearer::temporary, None, None)
+    });
+    for made in join_all(calls).await {
+        assert!(matches!(made, Ok(Some(_))), "{:?}", made.err());
+    }
+    // The same when all of it is lost: each call finds its shard stale.
+    let keys = f.keys(&format!("{}:1:*", f.config.key_prefix)).await;
+    let _: u64 = f.redis.del(keys).await.expect("del");
+    let calls = (0..3_000).map(|_| {
+        f.store
+            .create_opaque(Flow::Temporary, bearer::temporary, None, None)
+    });
+    for made in join_all(calls).await {
+        assert!(matches!(made, Ok(Some(_))), "{:?}", made.err());
+    }
+    f.assert_consistent().await;
 }
