@@ -2,12 +2,14 @@
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help run test check audit drill fmt setup
+.PHONY: help run test check audit drill fuzz fmt setup
 
 # A released version, so that a check that passed today passes tomorrow. Built once (3 minutes on two
 # cores), kept in target/tools.
 CARGO_DENY_VERSION := 0.20.2
 TOOLS := target/tools
+CARGO_FUZZ_VERSION := 0.13.1
+CARGO_FUZZ := $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 help: ## What can be made
@@ -40,6 +42,15 @@ drill: setup ## Kill, stall and flood real processes, and print the figures (8 m
 	cargo build --release --locked --bins --example drill
 	target/release/examples/drill
 
+# How long `make fuzz` tries each target; `make fuzz FUZZ_S=600` for longer.
+FUZZ_S := 30
+
+# The service has no unsafe code that a sanitizer could judge, and without one a run is several times as fast. The
+# instrumentation is allowed on a released compiler by RUSTC_BOOTSTRAP.
+fuzz: $(CARGO_FUZZ) ## Try all that is parsed with bytes of all kinds, and print runs and crashes
+	RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) build --sanitizer none --target-dir target/fuzz
+	@scripts/fuzz.sh $(FUZZ_S)
+
 fmt: ## Format the code
 	cargo fmt
 
@@ -49,4 +60,9 @@ setup:
 $(CARGO_DENY):
 	cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked \
 		--root $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION) --target-dir $(TOOLS)/build
+	rm -rf $(TOOLS)/build
+
+$(CARGO_FUZZ):
+	cargo install cargo-fuzz --version $(CARGO_FUZZ_VERSION) --locked \
+		--root $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ_VERSION) --target-dir $(TOOLS)/build
 	rm -rf $(TOOLS)/build

@@ -3,29 +3,38 @@
 -- KEYS[1]  prefix    of every key touched; its hash tag is the slot
 -- KEYS[2]  guard     never exists; with KEYS[1] makes a moving slot answer before the script starts
 -- ARGV[…]  items     pool, generation, version, family, number, grace ms, 'renew' (a full lifetime from now) or 'keep', 'revoke' (a family whose spent token comes back) or '', fields, then so many names and values to merge into its metadata
--- RETURNS  per item: {'rotated', number, deadline_ms, holder, metadata} | {'replayed', number, deadline_ms, holder, metadata} | {'spent'} | {'reused'} | {'too_large'} | {'absent'} | {'stale'}
--- COST     O(fields)
+-- RETURNS  per item: {'rotated', number, deadline_ms, holder, metadata} | {'replayed', number, deadline_ms, holder, metadata} | {'spent'} | {'reused'} | {'too_large'} | {'absent'} | {'again'} | {'stale'}
+-- COST     O(fields) per item; a call that has read META_BYTES_CALL_MAX bytes reads no further item
 -- RETRY    safe within the grace: answers replayed, with the token that the first call made
 
 local META_BYTES_MAX = 65536
+local META_BYTES_CALL_MAX = 4 * META_BYTES_MAX -- read in one call before the answer is 'again': 30 ms of many small fields
 local FIELD_BYTES = 4 -- two quotes, a colon and a comma: a metadata object is counted as JSON without spaces
 -- In the grace a spent token is told so and nothing is revoked, for it may be a retry that was overtaken. But only
 -- this many numbers back, or a thief who goes on rotating would keep its rightful holder inside the grace for ever.
 local FORGIVEN = 8
 
+local bytes_read = 0
+local function size(fields)
+  local bytes = 1
+  for i = 1, #fields, 2 do bytes = bytes + #fields[i] + #fields[i + 1] + FIELD_BYTES end
+  bytes_read = bytes_read + bytes
+  return bytes
+end
+
 -- What the metadata becomes, and its size. Neither names nor values are looked into.
 local function merge(p, family, t, fields)
-  local merged, place, bytes = get_fields(p, family, t), {}, 1
+  local merged, place = get_fields(p, family, t), {}
   for i = 1, #merged, 2 do place[merged[i]] = i end
   for i = 1, #fields, 2 do
     local at = place[fields[i]] or #merged + 1
     merged[at], merged[at + 1], place[fields[i]] = fields[i], fields[i + 1], at
   end
-  for i = 1, #merged, 2 do bytes = bytes + #merged[i] + #merged[i + 1] + FIELD_BYTES end
-  return merged, bytes
+  return merged, size(merged)
 end
 
 local function exchange(p, family, number, asked)
+  if bytes_read >= META_BYTES_CALL_MAX then return {'again'} end
   local t = get(p, family)
   if t.state ~= HELD or number > t.fence then return {'absent'} end
   if t.fields then flush_pool(p) end -- an earlier item of this call changed them
@@ -40,7 +49,9 @@ local function exchange(p, family, number, asked)
   end
   local in_grace = now - t.since <= asked.grace
   if in_grace and number == t.fence - 1 then
-    return {'replayed', t.fence, t.deadline, t.holder, get_fields(p, family, t)}
+    local fields = get_fields(p, family, t)
+    size(fields)
+    return {'replayed', t.fence, t.deadline, t.holder, fields}
   end
   if not asked.revoke or (in_grace and number >= t.fence - FORGIVEN) then return {'spent'} end
   become_absent(t)

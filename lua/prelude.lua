@@ -298,9 +298,18 @@ local function settle_due(p, budget)
   return more or redis.call('SCARD', bucket) > budget
 end
 
+-- Deletes some tokens of a flow with their metadata. Returns whether they were all.
+local function drop_some(p)
+  local tokens = redis.call('HRANDFIELD', p.records, CALL_ARGS_MAX)
+  for _, token in ipairs(tokens) do redis.call('UNLINK', p.meta .. token) end
+  bulk('HDEL', p.records, tokens)
+  return redis.call('EXISTS', p.records) == 0
+end
+
 -- Unlinks what a pool has in this partition, a bounded number of keys at a time. Returns whether that was all.
--- Metadata is not looked for: only the flows' tokens have any, and their pools are never dropped.
+-- Only the flows' tokens have metadata, and only the flows' pools have names that start with `_`.
 local function drop_pool(p)
+  if string.sub(p.name, 1, 1) == '_' and not drop_some(p) then return false end
   redis.call('UNLINK', p.free, p.records)
   local window = math.floor(now / 1000 / IDEM_WINDOW_S)
   for w = window - 1, window do redis.call('UNLINK', PREFIX .. ':idem:' .. int(w) .. ':' .. p.name) end
@@ -310,8 +319,9 @@ local function drop_pool(p)
     redis.call('UNLINK', unpack(keys))
     redis.call('ZREMRANGEBYRANK', p.ticks, 0, CALL_ARGS_MAX - 1)
   end
+  if redis.call('EXISTS', p.ticks) == 1 then return false end
   redis.call('ZREM', TURNS, p.name)
-  return redis.call('EXISTS', p.ticks) == 0
+  return true
 end
 
 -- What an idempotency key was answered with: fingerprint and answer, or nil.

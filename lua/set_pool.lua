@@ -12,7 +12,7 @@
 -- ARGV[8]  max_hold  ms, 0 = no limit
 -- ARGV[9]  on_lapse  recycle or delete
 -- ARGV[10] born      free or held
--- RETURNS  once: {'set'} | {'newer', the generation that is here or was deleted} | {'again'}
+-- RETURNS  once: {'set', version of the policy that is here} | {'newer', the generation that is here or was deleted} | {'again'}
 -- COST     O(1), and what is due in the pool, at most SWEEP_MAX entries
 -- RETRY    safe: a version that is here is not set again
 
@@ -29,14 +29,14 @@ local function set()
     if not drop_pool(p) then return {'again'} end
     redis.call('DEL', p.key)
   elseif p.version >= version then
-    return {'set'}
+    return {'set', p.version}
   else
     settle_due(p, SWEEP_MAX)
   end
   redis.call('HSET', p.key, 'generation', ARGV[2], 'version', ARGV[3], 'lifetime', ARGV[4], 'idle_limit', ARGV[5],
     'cooldown', ARGV[6], 'max_tokens', ARGV[7], 'max_hold', ARGV[8], 'on_lapse', ARGV[9],
     'born', ARGV[10])
-  return {'set'}
+  return {'set', version}
 end
 
 return finish({set()})

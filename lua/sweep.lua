@@ -18,8 +18,8 @@ for _, name in ipairs(due) do
   if p.live then
     local entries, rest = sweep_pool(p, share)
     swept, more = swept + entries, more or rest
-  else
-    drop_pool(p)
+  elseif not drop_pool(p) then
+    more = true
   end
 end
 rung = true

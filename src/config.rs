@@ -7,7 +7,7 @@
 //! To add a variable: a field in `Env`, a line in [`Config::from_vars`], a paragraph in
 //! `.env.example` (a test compares the names).
 
-mod dotenv;
+pub(crate) mod dotenv;
 mod env;
 mod flows;
 mod redis_url;

@@ -10,6 +10,8 @@ pub mod cli;
 pub mod config;
 pub mod embedded;
 pub mod flows;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod http;
 pub mod metrics;
 pub mod secrets;

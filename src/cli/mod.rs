@@ -7,7 +7,7 @@
 //! HTTP contract like any other, so whatever it can do, every other client can.
 
 pub mod client;
-mod duration;
+pub(crate) mod duration;
 pub mod error;
 mod import;
 mod lease;

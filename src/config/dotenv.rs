@@ -52,7 +52,7 @@ fn line_without_comment(line: &str) -> Vec<u8> {
 
 /// The variables of a file's text in their order, and each line that can't be read. The line's text is
 /// not repeated: it may hold a password.
-pub(super) fn parse(text: &str) -> (Vec<(String, String)>, Vec<Mistake>) {
+pub(crate) fn parse(text: &str) -> (Vec<(String, String)>, Vec<Mistake>) {
     let given = std::cell::Cell::new(0);
     let lines = Lines {
         rest: text.trim_start_matches('\u{feff}'),

@@ -255,7 +255,7 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-fn parse_object(body: &[u8]) -> Result<Fields, Problem> {
+pub(crate) fn parse_object(body: &[u8]) -> Result<Fields, Problem> {
     match serde_json::from_slice::<Members>(body) {
         Ok(Members { values, twice }) => {
             let mut fields = Fields::new(values);

@@ -1,13 +1,14 @@
 //! `count`: how many tokens of each pool are in which state. See `lua/count.lua`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Inner;
 use super::batch::BATCH_TOKENS_MAX;
 use super::shard::Shard;
 use crate::token::{PoolCounts, PoolName, StoreError};
 
-/// Counts of the pools given, the sum of their shards: O(shards), never O(tokens). A stale shard is left out.
+/// Counts of the pools given, the sum of their shards: O(shards), never O(tokens). A pool with a stale shard is
+/// left out: the sum of the others would be told as if it were all.
 pub(super) async fn count(
     inner: &Inner,
     shards: &[Shard],
@@ -16,7 +17,7 @@ pub(super) async fn count(
     for shard in shards {
         by_partition.entry(shard.partition).or_default().push(shard);
     }
-    let mut counts = BTreeMap::new();
+    let (mut counts, mut behind) = (BTreeMap::new(), BTreeSet::new());
     for (partition, shards) in by_partition {
         for chunk in shards.chunks(BATCH_TOKENS_MAX) {
             let mut args = Vec::new();
@@ -36,11 +37,12 @@ pub(super) async fn count(
                         sum.held += held;
                         sum.cooling += cooling;
                     }
-                    "stale" => {}
+                    "stale" => drop(behind.insert(shard.pool.clone())),
                     _ => return reply.unknown(),
                 }
             }
         }
     }
+    counts.retain(|pool, _| !behind.contains(pool));
     Ok(counts)
 }

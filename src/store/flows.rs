@@ -33,6 +33,18 @@ impl Store {
         subject: Option<Holder>,
         lifetime_ms: Option<u64>,
     ) -> Result<Option<(String, Created)>, StoreError> {
+        // One limit for all that is tried, however many partitions are full.
+        let tries = self.try_opaque(flow, new_token, subject, lifetime_ms);
+        self.inner.within(true, Box::pin(tries)).await
+    }
+
+    async fn try_opaque(
+        &self,
+        flow: Flow,
+        new_token: fn() -> String,
+        subject: Option<Holder>,
+        lifetime_ms: Option<u64>,
+    ) -> Result<Option<(String, Created)>, StoreError> {
         let partitions = self.inner.keys.partitions.len();
         let mut full = BTreeSet::new();
         while full.len() < partitions {
@@ -61,6 +73,16 @@ impl Store {
     /// # Errors
     /// When Redis could not answer; see [`StoreError`].
     pub async fn create_family(
+        &self,
+        flow: Flow,
+        subject: Option<Holder>,
+        metadata: Metadata,
+    ) -> Result<Option<(Rotating, Created)>, StoreError> {
+        let tries = self.try_family(flow, subject, metadata);
+        self.inner.within(true, Box::pin(tries)).await
+    }
+
+    async fn try_family(
         &self,
         flow: Flow,
         subject: Option<Holder>,

@@ -16,6 +16,8 @@ mod events;
 mod exchange;
 mod fingerprint;
 mod flows;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod generate;
 mod inspect;
 mod keep_alive;

@@ -123,7 +123,7 @@ impl Registry {
                 None
             }
             Some(entry) => match set_pool(inner, pool, &entry).await? {
-                SetPool::Set => Some(entry),
+                SetPool::Set { .. } => Some(entry),
                 // Deleted, or made again, since the registry was read: the caller looks again.
                 SetPool::Newer { .. } => read(inner, pool)
                     .await?
@@ -300,6 +300,7 @@ async fn put_policy(
 ) -> Result<Result<(Option<Entry>, Entry), u32>, StoreError> {
     // Made from the clock; but a flow's pool is never deleted, and what it holds must outlive its entry.
     let mut generation = u64::from(pool.flow().is_some());
+    let mut version = 0;
     for _ in 0..CONFLICTS_MAX {
         let before = read(inner, pool).await?;
         if let Some(entry) = before.as_ref().filter(|e| e.status == Status::Deleting) {
@@ -312,16 +313,16 @@ async fn put_policy(
             return Ok(Err(entry.policy.shards));
         }
         let wished = match &before {
-            None => Entry::active(generation, 1, wish(&Policy::FOR_NEW_POOL)),
+            None => Entry::active(generation, version + 1, wish(&Policy::FOR_NEW_POOL)),
             Some(entry) => Entry::active(
                 entry.generation.max(generation),
-                entry.version + 1,
+                entry.version.max(version) + 1,
                 wish(&entry.policy),
             ),
         };
-        let same = before
-            .as_ref()
-            .is_some_and(|b| b.policy == wished.policy && b.generation == wished.generation);
+        let same = before.as_ref().is_some_and(|b| {
+            b.policy == wished.policy && b.generation == wished.generation && b.version >= version
+        });
         let stored = if same {
             before.clone()
         } else {
@@ -329,7 +330,15 @@ async fn put_policy(
         };
         let Some(stored) = stored else { continue };
         match set_pool(inner, pool, &stored).await? {
-            SetPool::Set => return Ok(Ok((before, stored))),
+            // The shards outlived their entry, and took ours for an old one: count on from there. (Where the
+            // entry is as new as they are, another replica has changed the policy meanwhile.)
+            SetPool::Set { version: here }
+                if here > stored.version
+                    && read(inner, pool).await?.is_none_or(|e| e.version < here) =>
+            {
+                version = here;
+            }
+            SetPool::Set { .. } => return Ok(Ok((before, stored))),
             // Its tombstone is newer than a clock that went back (a failover): count on from there.
             SetPool::Newer { generation: newer } => generation = newer + 1,
         }

@@ -9,8 +9,8 @@ use crate::token::{Born, OnLapse, Policy, PoolName, StoreError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SetPool {
-    /// The shard has this policy or a newer one.
-    Set,
+    /// The shard has this policy or a newer one: that of this version.
+    Set { version: u64 },
     /// The shard knows a newer generation, or that this one was deleted.
     Newer { generation: u64 },
 }
@@ -32,12 +32,15 @@ pub(super) async fn set_pool(
         set_shard(inner, shard, &entry.policy, max_tokens)
     });
     let set = try_join_all(calls).await?;
-    let newer = set.into_iter().filter_map(|set| match set {
-        SetPool::Set => None,
-        SetPool::Newer { generation } => Some(generation),
-    });
-    Ok(match newer.max() {
-        None => SetPool::Set,
+    let (mut version, mut newer) = (entry.version, None);
+    for set in set {
+        match set {
+            SetPool::Set { version: here } => version = version.max(here),
+            SetPool::Newer { generation } => newer = newer.max(Some(generation)),
+        }
+    }
+    Ok(match newer {
+        None => SetPool::Set { version },
         Some(generation) => SetPool::Newer { generation },
     })
 }
@@ -74,7 +77,11 @@ async fn set_shard(
             .await?;
         let mut reply = answer.only()?;
         match reply.tag.as_str() {
-            "set" => return Ok(SetPool::Set),
+            "set" => {
+                return Ok(SetPool::Set {
+                    version: reply.int()?,
+                });
+            }
             "newer" => {
                 return Ok(SetPool::Newer {
                     generation: reply.int()?,

@@ -1,12 +1,17 @@
 //! What must be true of a data set at every moment, whatever happened to it: checked on a dump, by
 //! code that shares nothing with the scripts.
 
+mod flows;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use fred::prelude::*;
+use fred::types::{ClusterHash, CustomCommand};
 use tokend::token::PoolName;
 
 use crate::harness::{Fixture, eventually};
 use crate::raw::{Key, number};
+use crate::verbs::policy;
 
 const FREE: u8 = 1;
 const HELD: u8 = 2;
@@ -96,6 +101,19 @@ impl Fixture {
         for (prefix, partition) in partitions {
             for found in check_partition(&partition, now) {
                 wrong.push(format!("{prefix} {found}"));
+            }
+        }
+        if let Some(registry) = keys.get(&format!("{root}pools")) {
+            let partitions: Vec<_> = split(&keys).0.into_values().collect();
+            for (name, entry) in registry.pairs() {
+                let (name, entry) = (show(&name), show(&entry));
+                flows::check_flow(
+                    self.config.partitions,
+                    &partitions,
+                    &name,
+                    &entry,
+                    &mut wrong,
+                );
             }
         }
         wrong
@@ -228,6 +246,15 @@ fn check_states(partition: &Partition, pool: &str, records: &Records, wrong: &mu
     if held as f64 != counted {
         wrong.push(format!("{pool}: {held} held, {counted} counted"));
     }
+    if fields
+        .get(b"born".as_slice())
+        .is_some_and(|born| born == b"held")
+        && held < records.len()
+    {
+        wrong.push(format!(
+            "{pool}: a token that is not held, where all are born so"
+        ));
+    }
 }
 
 /// Each token that says it has metadata has it, and nothing else has.
@@ -304,10 +331,6 @@ fn check_turn(partition: &Partition, pool: &str, now: u64, wrong: &mut Vec<Strin
 
 #[tokio::test]
 async fn planted_inconsistencies_are_found() {
-    use crate::verbs::policy;
-    use fred::prelude::*;
-    use fred::types::{ClusterHash, CustomCommand};
-
     let f = Fixture::new().await;
     let p = f
         .filled("seats", policy(60, 300, 20), &["a", "b", "c"])
@@ -316,18 +339,28 @@ async fn planted_inconsistencies_are_found() {
     f.assert_consistent().await;
     f.store.stop().await;
     let prefix = f.prefix_of(&p).await;
-    let mut before = 0;
-    for plant in [
-        "SADD free:seats nobody",
-        "HINCRBY pool:seats held 1",
-        "SADD due:seats:5 a",
-        "ZADD turns 99999999999 seats",
-        "SADD due:seats:7 nobody",
-        "SET surprise 1",
-        "HSET records:gone a b",
-        "PERSIST alarm",
-        "DEL free:seats",
-    ] {
+    plant_all(
+        &f,
+        &prefix,
+        &[
+            "SADD free:seats nobody",
+            "HINCRBY pool:seats held 1",
+            "SADD due:seats:5 a",
+            "ZADD turns 99999999999 seats",
+            "SADD due:seats:7 nobody",
+            "SET surprise 1",
+            "HSET records:gone a b",
+            "PERSIST alarm",
+            "DEL free:seats",
+        ],
+    )
+    .await;
+}
+
+/// Each of these commands makes something wrong that was not before.
+async fn plant_all(f: &Fixture, prefix: &str, plants: &[&str]) {
+    let mut before = f.inconsistencies().await.len();
+    for plant in plants {
         let mut words = plant.split(' ').map(str::to_owned);
         let command = words.next().expect("a command");
         let key = format!("{prefix}:{}", words.next().expect("a key"));

@@ -202,7 +202,7 @@ struct Case {
 }
 
 /// Redis's clock as scripts count it: the first whole millisecond after this moment.
-async fn redis_ms(fixture: &Fixture) -> u64 {
+pub async fn redis_ms(fixture: &Fixture) -> u64 {
     const CLOCK: &str =
         "local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000) + 1";
     let none: Vec<String> = Vec::new();

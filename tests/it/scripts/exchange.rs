@@ -32,7 +32,7 @@ impl Fixture {
             .await
     }
 
-    async fn exchange_as(
+    pub async fn exchange_as(
         &self,
         family: &Rotating,
         number: u64,
@@ -66,7 +66,7 @@ impl Fixture {
         found.expect("inspect")
     }
 
-    async fn let_grace_pass(&self, flow: Flow) {
+    pub async fn let_grace_pass(&self, flow: Flow) {
         let grace = std::time::Duration::from_millis(GRACE_MS + 200);
         self.pass(&PoolName::of_flow(flow), grace).await;
     }

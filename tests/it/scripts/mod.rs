@@ -6,7 +6,7 @@ mod assign_keys;
 mod count;
 mod delete;
 mod drop_pool;
-mod exchange;
+pub mod exchange;
 mod generate;
 mod inspect;
 mod keep_alive;

@@ -1,0 +1,238 @@
+//! What must hold of everything that reads what strangers send, whatever the bytes. Each property is a function
+//! from bytes that panics where it does not hold, and has two drivers: the tests below, on every run, and a
+//! target of the same name in `fuzz/`, for as long as one likes (`make fuzz`).
+//!
+//! To add a parser (a form, a JWT, a header): write its property here (or, where it is private to its module, in
+//! a function there behind the same `cfg`), name it in the list of `tests.rs`, and copy one of `fuzz_targets/`.
+//! A property says more than "does not panic": what is taken reads back as it was, and what is refused is told
+//! without repeating it.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use crate::config::{Config, RedisUrl, dotenv};
+use crate::http::fields::{Fields, duration, duration_or_none, fence, text, whole};
+use crate::http::input::parse_object;
+use crate::http::problem::Problem;
+pub use crate::store::fuzzing::reply;
+use crate::token::rotating::{Keys, Rotating};
+use crate::token::{
+    DURATION_MS_MAX, DURATION_MS_MIN, Fence, Flow, Holder, IdempotencyKey, Metadata, PoolName,
+    TokenValue,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Most field errors of an answer, and most characters of a name in it.
+const ERRORS_MAX: usize = 20;
+const NAME_CHARS_MAX: usize = 70;
+/// Stands in each secret; no message of ours has it.
+const SECRET_MARK: &str = "zQ9~";
+
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let secrets = [vec![b'a'; 32], vec![b'b'; 32]];
+    Keys::new(Flow::OneTime, &secrets).expect("long enough")
+});
+
+/// A token is taken only as it was signed, and says what was signed.
+///
+/// # Panics
+/// When that does not hold.
+pub fn rotating(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    assert_eq!(KEYS.verify(&text), None, "nobody has signed that");
+    let mut numbers = data.chunks(8).map(|bytes| {
+        let digits = bytes.iter();
+        digits.fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte))
+    });
+    let partition = usize::try_from(numbers.next().unwrap_or(0)).unwrap_or(usize::MAX);
+    let number = numbers.next().unwrap_or(0) % Fence::MAX + 1;
+    let family: String = text.chars().filter(|c| *c != '.').take(60).collect();
+    let token = Rotating {
+        partition,
+        family: TokenValue::parse(&family).unwrap_or_else(|_| TokenValue::generate()),
+        number: Fence::parse(number).expect("in range"),
+    };
+    let signed = KEYS.sign(&token);
+    assert_eq!(KEYS.verify(&signed), Some(token));
+    let changed = splice(&signed, data);
+    assert_eq!(
+        KEYS.verify(&changed).is_some(),
+        changed == signed,
+        "{changed}"
+    );
+}
+
+/// The text with some of its characters replaced: the first byte says where, the second how many.
+fn splice(original: &str, data: &[u8]) -> String {
+    let [at, cut, rest @ ..] = data else {
+        return original.to_owned();
+    };
+    let chars: Vec<char> = original.chars().collect();
+    let at = usize::from(*at) % (chars.len() + 1);
+    let end = (at + usize::from(*cut) % 8).min(chars.len());
+    let new = String::from_utf8_lossy(rest);
+    let parts = chars[..at].iter().copied().chain(new.chars());
+    parts.chain(chars[end..].iter().copied()).collect()
+}
+
+/// Metadata comes back member by member, each value byte for byte, and through the store likewise.
+///
+/// # Panics
+/// When that does not hold.
+pub fn metadata(data: &[u8]) {
+    let Ok(metadata) = serde_json::from_slice::<Metadata>(data) else {
+        return;
+    };
+    let given = std::str::from_utf8(data).expect("JSON is UTF-8");
+    let members = owned(&metadata);
+    for (_, value) in &members {
+        assert!(given.contains(value.as_str()), "{value} was not given");
+    }
+    let written = serde_json::to_string(&metadata).expect("metadata is JSON");
+    assert!(metadata.bytes() <= written.len(), "counted too large");
+    let again: Metadata = serde_json::from_str(&written).expect("what was written");
+    assert_eq!(owned(&again), members);
+    let stored = Metadata::from_stored(members.clone()).expect("what was stored");
+    assert_eq!(owned(&stored), members);
+}
+
+fn owned(metadata: &Metadata) -> Vec<(String, String)> {
+    let members = metadata.members();
+    members.map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+}
+
+/// A body that is taken is a JSON object without a member twice, and what is read of it is what stands there.
+///
+/// # Panics
+/// When that does not hold.
+pub fn body(data: &[u8]) {
+    let mut fields = match parse_object(data) {
+        Ok(fields) => fields,
+        Err(problem) => return is_bounded(&problem),
+    };
+    let value: Value = serde_json::from_slice(data).expect("what was taken is JSON");
+    let token = fields.required("token", text(TokenValue::parse));
+    let read_fence = fields.optional("fence", fence);
+    let count = fields.optional("count", whole(1, 10_000));
+    let lifetime = fields.optional("lifetime", duration);
+    let cooldown = fields.optional("cooldown", duration_or_none);
+    let holder = fields.optional("holder", text(Holder::parse));
+    let tokens = fields
+        .has("tokens")
+        .then(|| fields.token_values("tokens"))
+        .flatten();
+    let in_range = |ms: &u64| (DURATION_MS_MIN..=DURATION_MS_MAX).contains(ms);
+    assert!(lifetime.is_none_or(|ms| in_range(&ms)));
+    assert!(cooldown.is_none_or(|ms| ms == 0 || in_range(&ms)));
+    match fields.finish(token) {
+        Err(problem) => is_bounded(&problem),
+        Ok(token) => {
+            assert_eq!(value["token"], token.as_str());
+            assert_eq!(value["fence"].as_u64(), read_fence.map(Fence::get));
+            assert_eq!(value["count"].as_u64(), count);
+            assert_eq!(
+                value["holder"].as_str(),
+                holder.as_ref().map(Holder::as_str)
+            );
+            let tokens = tokens.iter().flatten().map(TokenValue::as_str);
+            let given = value["tokens"].as_array().into_iter().flatten();
+            assert!(tokens.eq(given.filter_map(Value::as_str)));
+        }
+    }
+}
+
+fn is_bounded(problem: &Problem) {
+    assert!(problem.errors().len() <= ERRORS_MAX);
+    for error in problem.errors() {
+        assert!(error.field.chars().count() <= NAME_CHARS_MAX);
+    }
+}
+
+/// A query says what was written into it, and nothing is put in place of what can't be read.
+///
+/// # Panics
+/// When that does not hold.
+pub fn query(data: &[u8]) {
+    let given = String::from_utf8_lossy(data);
+    let read = |query: &str| {
+        let mut fields = Fields::from_query(query);
+        let token = fields.required("token", text(|text| Ok(text.to_owned())));
+        fields.finish(token)
+    };
+    match read(&given) {
+        Err(problem) => is_bounded(&problem),
+        Ok(token) => {
+            let upper = given.to_ascii_uppercase();
+            let meant = upper.matches("%EF%BF%BD").count() + given.matches('\u{fffd}').count();
+            // `%EF`, then the two other bytes as they are, can't be written in a text.
+            assert!(token.matches('\u{fffd}').count() <= meant, "{given}");
+        }
+    }
+    let escaped: String = given.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let again = read(&format!("token={escaped}")).expect("well escaped");
+    assert_eq!(again, *given);
+}
+
+/// Each name is kept as it was given, and none can be mistaken for a part of a key or for a flow's pool.
+///
+/// # Panics
+/// When that does not hold.
+pub fn names(data: &[u8]) {
+    let text = &*String::from_utf8_lossy(data);
+    if let Ok(pool) = PoolName::parse(text) {
+        assert_eq!(pool.as_str(), text);
+        assert_eq!(pool.flow(), None);
+        assert!(!text.contains([':', '{', '}', '_', ' ']));
+        assert_eq!(PoolName::parse_stored(text), Ok(pool));
+    }
+    if let Ok(token) = TokenValue::parse(text) {
+        assert_eq!(token.as_str(), text);
+        assert!(!text.contains(['\0', '\n', '\r']));
+    }
+    if let Ok(holder) = Holder::parse(text) {
+        assert_eq!(holder.as_str(), text);
+    }
+    if let Ok(key) = IdempotencyKey::parse(text) {
+        assert!(text.is_ascii() && key.as_str() == text);
+    }
+    if let Ok(lifetime) = crate::cli::duration::lifetime(text) {
+        let ms = u64::try_from(lifetime.as_millis()).expect("short");
+        assert!((DURATION_MS_MIN..=DURATION_MS_MAX).contains(&ms));
+    }
+    if let Ok(url) = RedisUrl::parse(text) {
+        assert!(!url.expose().is_empty());
+    }
+    crate::store::fuzzing::names(text);
+}
+
+/// Whatever stands in `.env`: it is read or its mistakes are told, and no secret is.
+///
+/// # Panics
+/// When that does not hold.
+pub fn settings(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (given, mistakes) = dotenv::parse(&text);
+    for mistake in mistakes {
+        assert!(mistake.given.is_none());
+    }
+    let mut vars: BTreeMap<String, String> = given.into_iter().collect();
+    let _ = Config::from_vars(vars.clone());
+    for secret in [
+        "REDIS_URL",
+        "SECRET_KEY",
+        "REFRESH_TOKEN_SECRET",
+        "JWT_SECRET",
+    ] {
+        vars.insert(secret.to_owned(), format!("{SECRET_MARK}{text}"));
+    }
+    let told = match Config::from_vars(vars) {
+        Ok(config) => format!("{config:?}"),
+        Err(error) => format!("{error} {error:?}"),
+    };
+    // What is no secret may have come with the same text.
+    assert!(text.contains(SECRET_MARK) || !told.contains(SECRET_MARK));
+}
