@@ -71,6 +71,12 @@ impl StartError {
     }
 }
 
+/// The URL of the embedded Redis that another process of this user runs on `data_dir`; `None`: there is none.
+#[must_use]
+pub fn running_url(data_dir: &Path) -> Option<String> {
+    directory::running(data_dir)
+}
+
 /// What tests set otherwise.
 struct Settings {
     /// Where to look for the binary, in the form of `PATH`.

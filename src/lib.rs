@@ -6,6 +6,7 @@
 //! them, out of [`config`] and perhaps an [`embedded`] Redis; [`cli`] is the client for people and scripts.
 //! `ARCHITECTURE.md` traces an assign, a lapse and a Redis outage through them.
 
+pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod embedded;
@@ -20,3 +21,4 @@ pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod token;
+pub mod users;

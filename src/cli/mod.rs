@@ -11,11 +11,12 @@ pub(crate) mod duration;
 pub mod error;
 mod import;
 mod lease;
-mod output;
+pub(crate) mod output;
 mod pool;
 mod tokens;
 mod wire;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use reqwest::Url;
 use self::client::Client;
 use self::error::Failure;
 use self::output::Output;
+use crate::auth::user::UserName;
 use crate::token::PoolName;
 
 /// Hands out scarce tokens, each to at most one holder at a time, and takes them back.
@@ -68,8 +70,50 @@ Exit codes:
 pub enum Command {
     /// Run the service.
     Serve(ServeArgs),
+    /// Add, change, delete, list or import the users of `POST /auth/login`, right in Redis.
+    #[command(subcommand, after_help = USER_HELP)]
+    User(UserCommand),
     #[command(flatten)]
     Client(ClientCommand),
+}
+
+const USER_HELP: &str = "\
+Reads the configuration that `tokend serve` reads: REDIS_URL, or, without it, DATA_DIR, on which
+a `tokend serve` of the same user must be running.
+
+Passwords are asked for on a terminal, else read from one line of stdin; they are never arguments.
+A new password, and deleting a user, ends all sessions of that user.";
+
+/// Users have no HTTP interface: whoever can reach Redis decides who may log in.
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Add a user, with a password of at least 8 characters.
+    Add(UserArgs),
+    /// Set a user's password; all sessions of that user end.
+    Passwd(UserArgs),
+    /// Delete a user; all sessions of that user end.
+    Delete(UserArgs),
+    /// List the users, one name per line.
+    List,
+    /// Add users from an htpasswd file with bcrypt hashes (htpasswd -B): all of them, or none.
+    Import(UserImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct UserArgs {
+    /// The user's name: 1 to 128 bytes, no colon.
+    #[arg(value_parser = UserName::parse)]
+    pub name: UserName,
+}
+
+#[derive(Debug, Args)]
+pub struct UserImportArgs {
+    /// The file, with a line `name:$2y$…` for each user.
+    #[arg(value_name = "HTPASSWD")]
+    pub file: PathBuf,
+    /// Overwrite users that are there already; their sessions end.
+    #[arg(long)]
+    pub replace: bool,
 }
 
 /// What a client of a running service can do.
@@ -136,6 +180,7 @@ pub struct PoolArg {
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => crate::serve::run(&args),
+        Command::User(command) => crate::users::run(&command, cli.json),
         Command::Client(command) => run_client(cli.url, cli.json, command),
     }
 }

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ impl Directory {
     }
 
     pub fn url(&self) -> String {
-        format!("redis+unix://{}", self.socket.display())
+        url(&self.socket)
     }
 }
 
@@ -107,31 +108,59 @@ fn holder(file: &mut File) -> String {
     }
 }
 
+/// The URL of the Redis that runs on a directory, of this user's; `None` where none listens.
+pub(super) fn running(directory: &Path) -> Option<String> {
+    let directory = directory.canonicalize().ok()?;
+    let socket = place(&directory);
+    if let Some(parent) = socket.parent().filter(|parent| *parent != directory) {
+        check_ours(parent).ok()?;
+    }
+    UnixStream::connect(&socket).ok()?;
+    Some(url(&socket))
+}
+
+fn url(socket: &Path) -> String {
+    format!("redis+unix://{}", socket.display())
+}
+
 /// In the directory, or, if that path is too long or has characters that a URL would escape, in one
 /// under /tmp that only this user can enter. Its name depends on `directory` alone, so that crashes
 /// leave no trail of them.
-fn socket(directory: &Path) -> Result<PathBuf, StartError> {
+fn place(directory: &Path) -> PathBuf {
     let socket = directory.join("redis.sock");
     if fits(&socket) {
-        return Ok(socket);
+        return socket;
     }
     let digest = Sha256::digest(directory.as_os_str().as_bytes());
     let name: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
     let user = rustix::process::getuid();
-    let short = PathBuf::from(format!("/tmp/tokend-{}-{name}", user.as_raw()));
-    let failed = || StartError::io(format!("making {} for the socket", short.display()));
-    match DirBuilder::new().mode(0o700).create(&short) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            // Anybody may make a directory of that name in /tmp: take it only if it is surely ours.
-            let found = std::fs::symlink_metadata(&short).map_err(failed())?;
-            if !found.is_dir() || found.uid() != user.as_raw() || found.mode() & 0o077 != 0 {
-                let error = std::io::Error::other("it is there already and open to others");
-                return Err(failed()(error));
+    PathBuf::from(format!("/tmp/tokend-{}-{name}", user.as_raw())).join("redis.sock")
+}
+
+/// The socket's place, made where it is not in the directory itself.
+fn socket(directory: &Path) -> Result<PathBuf, StartError> {
+    let socket = place(directory);
+    if let Some(short) = socket.parent().filter(|parent| *parent != directory) {
+        let failed = || StartError::io(format!("making {} for the socket", short.display()));
+        match DirBuilder::new().mode(0o700).create(short) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                check_ours(short).map_err(failed())?;
             }
+            made => made.map_err(failed())?,
         }
-        made => made.map_err(failed())?,
     }
-    Ok(short.join("redis.sock"))
+    Ok(socket)
+}
+
+/// Anybody may make a directory of that name in /tmp: take it only if it is surely ours.
+fn check_ours(directory: &Path) -> std::io::Result<()> {
+    let found = std::fs::symlink_metadata(directory)?;
+    let user = rustix::process::getuid().as_raw();
+    if !found.is_dir() || found.uid() != user || found.mode() & 0o077 != 0 {
+        let why = "it is there already and open to others";
+        return Err(std::io::Error::other(why));
+    }
+    Ok(())
 }
 
 /// The Redis client takes the path from the URL as it stands, without unescaping.

@@ -30,6 +30,8 @@ pub(super) struct Keys {
     pub registry: String,
     /// HASH: what all replicas must agree on.
     pub layout: String,
+    /// HASH: user → password hash and epoch. Outside every partition.
+    pub users: String,
 }
 
 impl Keys {
@@ -49,6 +51,7 @@ impl Keys {
             partitions,
             registry: format!("{root}:pools"),
             layout: format!("{root}:layout"),
+            users: format!("{root}:users"),
         }
     }
 
@@ -78,6 +81,7 @@ mod tests {
         let keys = Keys::new("tokend", 16);
         assert_eq!(keys.registry, "tokend:1:pools");
         assert_eq!(keys.layout, "tokend:1:layout");
+        assert_eq!(keys.users, "tokend:1:users");
         let third = &keys.partitions[3];
         assert_eq!(third.prefix, "tokend:1:{p3.4}");
         assert_eq!(third.guard, "tokend:1:{p3.4}:guard");

@@ -8,6 +8,7 @@
 //! There is one store: no trait with one implementation, no mock.
 
 mod assign;
+mod attempt;
 mod batch;
 mod count;
 mod delete;
@@ -31,10 +32,12 @@ mod registry;
 mod reply;
 mod script;
 mod set_pool;
+mod set_user;
 mod shard;
 mod start;
 mod sweep;
 mod unblock;
+mod users;
 mod verbs;
 
 pub use self::redis::check_url;
@@ -42,6 +45,7 @@ pub use assign::{AssignRequest, Offer};
 pub use exchange::{ExchangeRequest, GRACE_MS};
 pub use generate::{GenerateRequest, NewTokens};
 pub use start::{StartError, StoreConfig};
+pub use users::UserListed;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -300,6 +304,8 @@ impl Store {
     /// HTTP server stops first.
     pub async fn stop(&self) {
         self.inner.redis.stop().await;
-        redis::quit(&self.inner.subscriber).await;
+        if self.inner.subscriber.is_connected() {
+            redis::quit(&self.inner.subscriber).await;
+        }
     }
 }

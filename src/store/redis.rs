@@ -129,14 +129,18 @@ impl Redis {
         &self.client
     }
 
-    /// A client of its own for events, kept connected like the first.
+    /// A client of its own for events; it is at rest.
     pub fn subscriber(&self) -> Result<SubscriberClient, StartError> {
         let client = self
             .builder
             .build_subscriber_client()
             .map_err(|error| StartError(error.details().to_owned()))?;
-        keep_connected(client.clone(), self.stopping.clone());
         Ok(client)
+    }
+
+    /// Connects a client, and keeps it connected until the stop.
+    pub fn keep_connected<C: ClientLike + 'static>(&self, client: C) {
+        keep_connected(client, self.stopping.clone());
     }
 
     pub fn database(&self) -> u8 {

@@ -62,6 +62,7 @@ macro_rules! scripts {
 
 scripts! {
     assign = new "assign.lua";
+    attempt = new "attempt.lua";
     count = new "count.lua";
     delete = new "delete.lua";
     drop_pool = new "drop_pool.lua";
@@ -73,6 +74,7 @@ scripts! {
     list = new "list.lua";
     register = bare "register.lua";
     set_pool = new "set_pool.lua";
+    set_user = bare "set_user.lua";
     sweep = new "sweep.lua";
     unblock = new "unblock.lua";
 }

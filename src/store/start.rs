@@ -70,31 +70,9 @@ impl Store {
     /// # Errors
     /// Where waiting can't help: a bad URL, another number of partitions, a Redis that is too old.
     pub async fn start(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StartError> {
-        let keys = Keys::new(&config.key_prefix, config.partitions);
-        let scripts = Scripts::new();
-        let redis = Arc::new(Redis::start(&config.url, metrics.clone())?);
-        let subscriber = redis.subscriber()?;
-        warn_of_errors(redis.client());
-        let inner = Arc::new(Inner {
-            batchers: Batchers {
-                assign: batchers(&scripts.assign, &keys, &redis, &metrics),
-                delete: batchers(&scripts.delete, &keys, &redis, &metrics),
-                exchange: batchers(&scripts.exchange, &keys, &redis, &metrics),
-                generate: batchers(&scripts.generate, &keys, &redis, &metrics),
-                inspect: batchers(&scripts.inspect, &keys, &redis, &metrics),
-                keep_alive: batchers(&scripts.keep_alive, &keys, &redis, &metrics),
-                unblock: batchers(&scripts.unblock, &keys, &redis, &metrics),
-            },
-            config,
-            keys,
-            scripts,
-            redis,
-            subscriber,
-            registry: Registry::default(),
-            metrics,
-            prepared: AtomicBool::new(false),
-            runtime: Handle::current(),
-        });
+        let inner = assemble(config, metrics)?;
+        inner.redis.keep_connected(inner.subscriber.clone());
+        warn_of_errors(inner.redis.client());
         let bells: Vec<_> = inner
             .keys
             .partitions
@@ -124,6 +102,64 @@ impl Store {
         }
         Ok(Self { inner })
     }
+
+    /// Connects for the sake of the users alone: no pool is made or changed, nothing is swept.
+    ///
+    /// # Errors
+    /// When Redis does not answer within `START_MS_MAX`, or is too old.
+    pub async fn for_users(config: StoreConfig) -> Result<Self, StartError> {
+        let inner = assemble(config, Arc::new(Metrics::new()))?;
+        let limit = Duration::from_millis(START_MS_MAX);
+        let away = |why: &dyn std::fmt::Display| StartError(format!("Redis is away: {why}"));
+        let mut errors = inner.redis.client().error_rx();
+        let connected = inner.redis.connected_within(limit).await;
+        let checked = if connected {
+            check_version(&inner).await
+        } else {
+            let why = errors.try_recv().map(|(error, _)| error.to_string());
+            let why = why.unwrap_or_else(|_| "no answer".to_owned());
+            Err(Failure::Refused(away(&why)))
+        };
+        inner.prepared.store(true, Ordering::Release);
+        let store = Self { inner };
+        match checked {
+            Ok(()) => Ok(store),
+            Err(failure) => {
+                store.stop().await;
+                Err(match failure {
+                    Failure::Refused(why) => why,
+                    Failure::Away(error) => away(&error),
+                })
+            }
+        }
+    }
+}
+
+/// All parts, at rest but for the connection.
+fn assemble(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<Inner>, StartError> {
+    let keys = Keys::new(&config.key_prefix, config.partitions);
+    let scripts = Scripts::new();
+    let redis = Arc::new(Redis::start(&config.url, metrics.clone())?);
+    Ok(Arc::new(Inner {
+        batchers: Batchers {
+            assign: batchers(&scripts.assign, &keys, &redis, &metrics),
+            delete: batchers(&scripts.delete, &keys, &redis, &metrics),
+            exchange: batchers(&scripts.exchange, &keys, &redis, &metrics),
+            generate: batchers(&scripts.generate, &keys, &redis, &metrics),
+            inspect: batchers(&scripts.inspect, &keys, &redis, &metrics),
+            keep_alive: batchers(&scripts.keep_alive, &keys, &redis, &metrics),
+            unblock: batchers(&scripts.unblock, &keys, &redis, &metrics),
+        },
+        config,
+        keys,
+        scripts,
+        subscriber: redis.subscriber()?,
+        redis,
+        registry: Registry::default(),
+        metrics,
+        prepared: AtomicBool::new(false),
+        runtime: Handle::current(),
+    }))
 }
 
 fn batchers<V: Verb>(
@@ -198,7 +234,8 @@ impl From<StoreError> for Failure {
     }
 }
 
-async fn prepare(inner: &Inner, again: bool) -> Result<(), Failure> {
+/// The scripts need what older ones do not have.
+async fn check_version(inner: &Inner) -> Result<(), Failure> {
     let info: String = inner
         .read(inner.redis.client().info(Some(InfoKind::Server)))
         .await?;
@@ -208,6 +245,11 @@ async fn prepare(inner: &Inner, again: bool) -> Result<(), Failure> {
             format!("this Redis is too old: it must be {REDIS_MAJOR_MIN}.0 or newer, or Valkey");
         return Err(Failure::Refused(StartError(told)));
     }
+    Ok(())
+}
+
+async fn prepare(inner: &Inner, again: bool) -> Result<(), Failure> {
+    check_version(inner).await?;
     let loads = inner.scripts.all().into_iter().map(|s| inner.redis.load(s));
     inner.read(try_join_all(loads)).await?;
     let (theirs, ours) = (

@@ -29,8 +29,12 @@ const POOL_KINDS: &[(&str, &str)] = &[
     ("meta", "hash"),
 ];
 /// Kinds of key that belong to the partition.
-const PARTITION_KINDS: &[(&str, &str)] =
-    &[("turns", "zset"), ("fence", "string"), ("alarm", "string")];
+const PARTITION_KINDS: &[(&str, &str)] = &[
+    ("turns", "zset"),
+    ("fence", "string"),
+    ("alarm", "string"),
+    ("attempts", "hash"),
+];
 
 struct Record {
     state: u8,
@@ -94,7 +98,8 @@ impl Fixture {
         let mut wrong = Vec::new();
         let root = format!("{}:1:", self.config.key_prefix);
         for name in others {
-            if ![format!("{root}pools"), format!("{root}layout")].contains(&name.to_owned()) {
+            let known = ["pools", "layout", "users"].map(|kind| format!("{root}{kind}"));
+            if !known.contains(&name.to_owned()) {
                 wrong.push(format!("{name}: an unknown key"));
             }
         }
@@ -190,7 +195,7 @@ fn check_partition(partition: &Partition, now: u64) -> Vec<String> {
         if of_pool && !owned {
             wrong.push(format!("{name}: a leftover of a pool that is gone"));
         }
-        if (kind == "idem" || kind == "alarm") && key.ttl_ms < 0 {
+        if ["idem", "alarm", "attempts"].contains(&kind) && key.ttl_ms < 0 {
             wrong.push(format!("{name}: never leaves"));
         }
     }

@@ -24,4 +24,5 @@ mod races_flows;
 mod raw;
 mod replicas;
 mod scripts;
+mod users;
 mod verbs;

@@ -14,7 +14,7 @@ pub fn source(script: &str) -> String {
     let lua = concat!(env!("CARGO_MANIFEST_DIR"), "/lua");
     let read = |name: &str| std::fs::read_to_string(format!("{lua}/{name}.lua")).expect("a script");
     let text = read(script);
-    if ["register", "layout"].contains(&script) {
+    if ["register", "layout", "set_user"].contains(&script) {
         return text;
     }
     let (first, rest) = text.split_once('\n').expect("a first line");

@@ -3,6 +3,7 @@
 
 mod assign;
 mod assign_keys;
+mod attempt;
 mod count;
 mod delete;
 mod drop_pool;
@@ -15,6 +16,7 @@ mod list;
 mod noscript;
 mod register;
 mod set_pool;
+mod set_user;
 mod settle;
 mod sweep;
 mod unblock;

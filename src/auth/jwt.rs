@@ -1,0 +1,200 @@
+//! Access tokens: JWTs (RFC 9068) that anybody can verify who has our public keys.
+//!
+//! The key is found by its id, and each key verifies with its own algorithm alone: what a token's header says of
+//! its algorithm must agree and decides nothing, so that a public key can't be passed off as a secret. Time is not
+//! looked at here: it is Redis's, and [`Claims::is_current`] takes it.
+
+#[cfg(test)]
+mod attacks;
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, Header, Validation};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use self::keys::Key;
+pub use self::keys::new_private_key;
+use crate::config::Secrets;
+
+/// Longest token: ours have some 500 bytes.
+const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Which kind of JWT these are (RFC 9068, section 2.1): no other that one of our keys may have signed.
+const TYP: &str = "at+jwt";
+/// How far `iat` may lie ahead: after a failover Redis's clock may be another one.
+const LEEWAY_MS: u64 = 1_000;
+const MS: u64 = 1_000;
+
+/// What an access token says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// `PUBLIC_URL`.
+    pub iss: String,
+    /// The user's name.
+    pub sub: String,
+    /// `JWT_AUDIENCE`.
+    pub aud: String,
+    /// Seconds since the epoch by Redis's clock, as is `iat`.
+    pub exp: u64,
+    pub iat: u64,
+    /// Each token's own.
+    pub jti: String,
+    /// The session that it belongs to and dies with.
+    pub sid: String,
+}
+
+impl Claims {
+    /// Whether it is good at this moment of Redis's clock.
+    #[must_use]
+    pub fn is_current(&self, now_ms: u64) -> bool {
+        let begun = self.iat.saturating_mul(MS) <= now_ms.saturating_add(LEEWAY_MS);
+        begun && now_ms < self.exp.saturating_mul(MS)
+    }
+}
+
+/// A token just signed. It has no Debug.
+pub struct Issued {
+    pub token: String,
+    pub expires_in_s: u64,
+}
+
+/// The keys that sign and verify. Debug shows their ids alone.
+pub struct JwtKeys {
+    /// The first signs, all verify. Never empty.
+    keys: Vec<Key>,
+    issuer: String,
+    audience: String,
+    lifetime_s: u64,
+}
+
+impl fmt::Debug for JwtKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.keys.iter().map(|key| &key.id))
+            .finish()
+    }
+}
+
+impl JwtKeys {
+    /// The private keys of the files, then the secrets: the first of all signs.
+    ///
+    /// # Errors
+    /// A sentence for the log: when a file can't be read or holds another kind of key, or there is no key.
+    pub fn new(
+        files: &[PathBuf],
+        secrets: &Secrets,
+        issuer: String,
+        audience: String,
+        lifetime: Duration,
+    ) -> Result<Self, String> {
+        let mut all = Vec::new();
+        for file in files {
+            all.extend(keys::read(file)?);
+        }
+        all.extend(secrets.0.iter().map(|secret| Key::from_secret(secret)));
+        if all.is_empty() {
+            return Err("there is no key to sign access tokens with".to_owned());
+        }
+        let keys = Self {
+            keys: all,
+            issuer,
+            audience,
+            lifetime_s: lifetime.as_secs().max(1),
+        };
+        // Later nothing can fail, for it has been done once.
+        for key in &keys.keys {
+            let signed = keys.sign(key, &keys.claims("", "", 0));
+            signed
+                .ok()
+                .and_then(|token| keys.verify(&token))
+                .ok_or_else(|| format!("the key {} signs what it does not verify", key.id))?;
+        }
+        Ok(keys)
+    }
+
+    /// A new token. `now_ms` is Redis's clock.
+    ///
+    /// # Panics
+    /// Never: the key has signed before.
+    #[must_use]
+    pub fn issue(&self, subject: &str, session: &str, now_ms: u64) -> Issued {
+        let claims = self.claims(subject, session, now_ms);
+        let signed = self.sign(&self.keys[0], &claims);
+        Issued {
+            token: signed.expect("a key that has signed signs again"),
+            expires_in_s: self.lifetime_s,
+        }
+    }
+
+    fn claims(&self, subject: &str, session: &str, now_ms: u64) -> Claims {
+        let iat = now_ms / MS;
+        Claims {
+            iss: self.issuer.clone(),
+            sub: subject.to_owned(),
+            aud: self.audience.clone(),
+            exp: iat + self.lifetime_s,
+            iat,
+            jti: uuid::Uuid::new_v4().to_string(),
+            sid: session.to_owned(),
+        }
+    }
+
+    fn sign(&self, key: &Key, claims: &Claims) -> jsonwebtoken::errors::Result<String> {
+        let mut header = Header::new(key.algorithm);
+        header.typ = Some(TYP.to_owned());
+        header.kid = Some(key.id.clone());
+        jsonwebtoken::encode(&header, claims, &key.signs)
+    }
+
+    /// What a token says, if one of our keys signed it for this audience. Whether it is current and its session
+    /// lives is for the caller to ask.
+    #[must_use]
+    pub fn verify(&self, token: &str) -> Option<Claims> {
+        if token.len() > TOKEN_BYTES_MAX || token.split('.').count() != 3 {
+            return None;
+        }
+        let header = jsonwebtoken::decode_header(token).ok()?;
+        // What is critical must be understood (RFC 7515, section 4.1.11), and we understand nothing.
+        if header.typ.as_deref() != Some(TYP) || header.crit.is_some() {
+            return None;
+        }
+        let id = header.kid?;
+        let key = self.keys.iter().find(|key| key.id == id)?;
+        let mut validation = Validation::new(key.algorithm);
+        validation.validate_exp = false;
+        validation.set_required_spec_claims(&["iss", "sub", "aud", "exp"]);
+        validation.set_issuer(&[&self.issuer]);
+        validation.set_audience(&[&self.audience]);
+        let decoded = jsonwebtoken::decode::<Claims>(token, &key.verifies, &validation);
+        decoded.ok().map(|decoded| decoded.claims)
+    }
+
+    /// The public keys as a JWK Set (RFC 7517). Secrets are none of them.
+    #[must_use]
+    pub fn jwks(&self) -> Value {
+        let public = self.keys.iter().filter_map(|key| key.public.as_ref());
+        json!({ "keys": public.collect::<Vec<_>>() })
+    }
+
+    /// The algorithms that tokens may be signed with.
+    #[must_use]
+    pub fn algorithms(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        for key in &self.keys {
+            let name = match key.algorithm {
+                Algorithm::EdDSA => "EdDSA",
+                Algorithm::ES256 => "ES256",
+                _ => "HS256",
+            };
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}

@@ -1,0 +1,237 @@
+//! Every kind of key.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+use super::keys::pem;
+use super::*;
+
+pub(super) const NOW_MS: u64 = 1_790_000_000_123;
+pub(super) const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+const OTHER: &[u8] = b"fedcba9876543210fedcba9876543210";
+
+/// A file that goes with its test.
+struct TempFile(PathBuf);
+
+impl TempFile {
+    fn new(text: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tokend-jwt-{}-{number}.pem", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).expect("a file");
+        Self(path)
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+pub(super) fn try_keys(pems: &[&str], secrets: &[&[u8]]) -> Result<JwtKeys, String> {
+    let files: Vec<_> = pems.iter().map(|text| TempFile::new(text)).collect();
+    let paths: Vec<_> = files.iter().map(|file| file.0.clone()).collect();
+    let secrets = Secrets(secrets.iter().map(|secret| secret.to_vec()).collect());
+    let (issuer, audience) = ("https://tokens.example".to_owned(), "api".to_owned());
+    JwtKeys::new(&paths, &secrets, issuer, audience, Duration::from_secs(900))
+}
+
+pub(super) fn keys(pems: &[&str], secrets: &[&[u8]]) -> JwtKeys {
+    try_keys(pems, secrets).expect("good keys")
+}
+
+pub(super) fn es256() -> String {
+    new_private_key().expect("a key")
+}
+
+/// PKCS#8 as OpenSSL writes it: without the public key.
+pub(super) fn ed25519() -> String {
+    let seed: [u8; 32] = rand::random();
+    let head = [
+        0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04,
+        0x20,
+    ];
+    pem(&[&head[..], &seed[..]].concat())
+}
+
+/// PKCS#8 version 2: with the public key.
+fn ed25519_v2() -> String {
+    let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
+    pem(key.as_ref())
+}
+
+pub(super) fn issued(keys: &JwtKeys) -> String {
+    keys.issue("ann", "session-1", NOW_MS).token
+}
+
+pub(super) fn part(token: &str, at: usize) -> Value {
+    let part = token.split('.').nth(at).expect("a part");
+    let json = URL_SAFE_NO_PAD.decode(part).expect("base64");
+    serde_json::from_slice(&json).expect("JSON")
+}
+
+#[test]
+fn what_a_key_of_each_kind_signs_it_verifies() {
+    for (keys, algorithm) in [
+        (keys(&[&es256()], &[]), "ES256"),
+        (keys(&[&ed25519()], &[]), "EdDSA"),
+        (keys(&[&ed25519_v2()], &[]), "EdDSA"),
+        (keys(&[], &[SECRET]), "HS256"),
+    ] {
+        let issued = keys.issue("ann", "session-1", NOW_MS);
+        assert_eq!(issued.expires_in_s, 900);
+        let header = part(&issued.token, 0);
+        let expected = json!({"typ": "at+jwt", "alg": algorithm, "kid": keys.keys[0].id});
+        assert_eq!(header, expected);
+        let claims = keys.verify(&issued.token).expect("it is good");
+        assert_eq!(
+            (claims.sub.as_str(), claims.sid.as_str()),
+            ("ann", "session-1")
+        );
+        assert_eq!(
+            (claims.iss.as_str(), claims.aud.as_str()),
+            ("https://tokens.example", "api")
+        );
+        assert_eq!((claims.iat, claims.exp), (1_790_000_000, 1_790_000_900));
+        let second = keys
+            .verify(&keys.issue("ann", "s", NOW_MS).token)
+            .expect("good");
+        assert_ne!(claims.jti, second.jti);
+        assert_eq!(keys.algorithms(), [algorithm]);
+    }
+}
+
+#[test]
+fn the_first_key_signs_and_all_verify() {
+    let (a, b) = (es256(), ed25519());
+    let together = format!("comment\n{a}\n{b}");
+    let all = keys(&[&together, &ed25519_v2()], &[SECRET, OTHER]);
+    assert_eq!(all.algorithms(), ["ES256", "EdDSA", "HS256"]);
+    assert_eq!(part(&issued(&all), 0)["alg"], "ES256");
+    for other in [
+        keys(&[&a], &[]),
+        keys(&[&b], &[]),
+        keys(&[], &[SECRET]),
+        keys(&[], &[OTHER]),
+    ] {
+        assert!(all.verify(&issued(&other)).is_some(), "{other:?}");
+    }
+    assert!(keys(&[&b], &[]).verify(&issued(&all)).is_none());
+    assert!(keys(&[&es256()], &[]).verify(&issued(&all)).is_none());
+}
+
+#[test]
+fn public_keys_are_shown_under_their_thumbprints_and_secrets_never() {
+    let all = keys(&[&es256(), &ed25519()], &[SECRET]);
+    let jwks = all.jwks();
+    let shown = jwks["keys"].as_array().expect("a list");
+    assert_eq!(shown.len(), 2);
+    for (jwk, (kty, crv, alg)) in shown
+        .iter()
+        .zip([("EC", "P-256", "ES256"), ("OKP", "Ed25519", "EdDSA")])
+    {
+        assert_eq!(
+            (&jwk["kty"], &jwk["crv"], &jwk["alg"], &jwk["use"]),
+            (&json!(kty), &json!(crv), &json!(alg), &json!("sig"))
+        );
+        // RFC 7638, made by hand.
+        let (x, y) = (&jwk["x"], &jwk["y"]);
+        let members = if kty == "EC" {
+            format!(r#"{{"crv":"P-256","kty":"EC","x":{x},"y":{y}}}"#)
+        } else {
+            format!(r#"{{"crv":"Ed25519","kty":"OKP","x":{x}}}"#)
+        };
+        let hash = <sha2::Sha256 as sha2::Digest>::digest(members.as_bytes());
+        assert_eq!(jwk["kid"], URL_SAFE_NO_PAD.encode(hash));
+        assert!(jwk.get("d").is_none() && jwk.get("k").is_none());
+    }
+    let ids = format!("{all:?}");
+    assert!(
+        !ids.contains("0123456789abcdef") && !jwks.to_string().contains("oct"),
+        "{ids}"
+    );
+    assert_eq!(keys(&[], &[SECRET]).jwks(), json!({"keys": []}));
+}
+
+#[test]
+fn an_ed25519_key_signs_as_rfc_8037_says() {
+    let seed = URL_SAFE_NO_PAD
+        .decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A")
+        .expect("base64");
+    let head = STANDARD.decode("MC4CAQAwBQYDK2VwBCIEIA==").expect("base64");
+    let keys = keys(&[&pem(&[head, seed].concat())], &[]);
+    assert_eq!(
+        keys.keys[0].id,
+        "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+    );
+    let signed = jsonwebtoken::crypto::sign(
+        b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc",
+        &keys.keys[0].signs,
+        Algorithm::EdDSA,
+    );
+    assert_eq!(
+        signed.expect("signed"),
+        "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg"
+    );
+}
+
+#[test]
+fn other_keys_are_refused_with_a_reason() {
+    let p384 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new());
+    let p384 = pem(p384.expect("a key").as_ref());
+    let rsa = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let rsa: aws_lc_rs::encoding::Pkcs8V1Der = rsa.as_der().expect("DER");
+    let good = es256();
+    for (text, why) in [
+        (pem(rsa.as_ref()), "RSA"),
+        (p384, "another curve"),
+        (String::new(), "no key"),
+        ("just text".to_owned(), "no key"),
+        (
+            good.replace("PRIVATE KEY", "EC PRIVATE KEY"),
+            "BEGIN EC PRIVATE KEY",
+        ),
+        (
+            good.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"),
+            "BEGIN ENCRYPTED PRIVATE KEY",
+        ),
+        (
+            good.replace("PRIVATE KEY", "PUBLIC KEY"),
+            "BEGIN PUBLIC KEY",
+        ),
+        (good.replace("-----END", "END"), "no end"),
+        (pem(b"nothing"), "damaged"),
+        (format!("{good}\n{}", pem(b"nothing")), "key 2"),
+    ] {
+        let told = try_keys(&[&text], &[SECRET]).expect_err(why);
+        assert!(
+            told.contains(why) && told.contains("JWT_PRIVATE_KEY_FILE"),
+            "{told}"
+        );
+        let body = text.lines().nth(1).unwrap_or("nothing to see");
+        assert!(!told.contains(body), "{told}");
+    }
+    let nowhere = [PathBuf::from("/nowhere/jwt.pem")];
+    let none = JwtKeys::new(
+        &nowhere,
+        &Secrets::default(),
+        String::new(),
+        String::new(),
+        Duration::ZERO,
+    );
+    assert!(none.is_err_and(|why| why.contains("/nowhere/jwt.pem")));
+    assert!(try_keys(&[], &[]).is_err_and(|why| why.contains("no key")));
+}

@@ -1,0 +1,202 @@
+//! Users, and the count of failed logins. A user is one field of one HASH, read directly and written by a
+//! script alone; the pools know nothing of them.
+
+use std::collections::HashMap;
+
+use fred::interfaces::HashesInterface;
+use serde::Deserialize;
+
+use super::Store;
+use super::attempt::{Attempt, attempt};
+use super::set_user::{Item, Verb, set_user};
+use crate::auth::user::{AttemptKey, Throttle, User, UserName};
+use crate::token::StoreError;
+
+/// Microseconds of an epoch in a millisecond.
+const EPOCHS_PER_MS: u64 = 1_000;
+
+/// A user as a list shows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserListed {
+    pub name: UserName,
+    /// When the password was set.
+    pub changed_at_ms: u64,
+}
+
+/// A field's value. A newer release may have written more than this one knows.
+#[derive(Deserialize)]
+struct Stored {
+    epoch: u64,
+    password_hash: String,
+}
+
+impl Stored {
+    fn parse(text: &str) -> Result<Self, StoreError> {
+        let bad = |_| StoreError::Protocol("a user of another form".to_owned());
+        serde_json::from_str(text).map_err(bad)
+    }
+}
+
+impl Store {
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn find_user(&self, name: &UserName) -> Result<Option<User>, StoreError> {
+        let inner = &self.inner;
+        let steps = async {
+            inner.ready().await?;
+            let (client, key) = (inner.redis.client(), inner.keys.users.as_str());
+            let text: Option<String> = inner.read(client.hget(key, name.as_str())).await?;
+            text.map(|text| {
+                let stored = Stored::parse(&text)?;
+                Ok(User {
+                    name: name.clone(),
+                    password_hash: stored.password_hash,
+                    epoch: stored.epoch,
+                })
+            })
+            .transpose()
+        };
+        inner.within(false, Box::pin(steps)).await
+    }
+
+    /// All users, by name.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn list_users(&self) -> Result<Vec<UserListed>, StoreError> {
+        let inner = &self.inner;
+        let steps = async {
+            inner.ready().await?;
+            let (client, key) = (inner.redis.client(), inner.keys.users.as_str());
+            let texts: HashMap<String, String> = inner.read(client.hgetall(key)).await?;
+            let mut users = Vec::with_capacity(texts.len());
+            for (name, text) in texts {
+                // The nameless field holds the last epoch.
+                if let Ok(name) = UserName::parse(&name) {
+                    let changed_at_ms = Stored::parse(&text)?.epoch / EPOCHS_PER_MS;
+                    users.push(UserListed {
+                        name,
+                        changed_at_ms,
+                    });
+                }
+            }
+            users.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(users)
+        };
+        inner.within(false, Box::pin(steps)).await
+    }
+
+    /// `false`: there is one of that name.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn add_user(&self, name: &UserName, hash: &str) -> Result<bool, StoreError> {
+        self.set_one(Verb::Add, name, hash, "").await
+    }
+
+    /// Sets a password: the sessions that began under the old one are over. `false`: no such user.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn set_password(&self, name: &UserName, hash: &str) -> Result<bool, StoreError> {
+        self.set_one(Verb::Set, name, hash, "").await
+    }
+
+    /// `false`: no such user.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn delete_user(&self, name: &UserName) -> Result<bool, StoreError> {
+        self.set_one(Verb::Delete, name, "", "").await
+    }
+
+    /// Puts another hash of the same password in the place of the one read; the epoch stays. `false`: somebody
+    /// changed the user since.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn rehash_user(&self, user: &User, hash: &str) -> Result<bool, StoreError> {
+        self.set_one(Verb::Rehash, &user.name, hash, &user.password_hash)
+            .await
+    }
+
+    /// Adds all of these users, names and hashes, or none where some are there already and may not be replaced:
+    /// then it names those.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn import_users(
+        &self,
+        users: &[(UserName, String)],
+        replace: bool,
+    ) -> Result<Vec<String>, StoreError> {
+        let items: Vec<_> = users
+            .iter()
+            .map(|(name, hash)| Item {
+                name,
+                hash,
+                read: "",
+            })
+            .collect();
+        let verb = if replace { Verb::Put } else { Verb::Add };
+        Ok(self.set(verb, &items).await?.err().unwrap_or_default())
+    }
+
+    async fn set_one(
+        &self,
+        verb: Verb,
+        name: &UserName,
+        hash: &str,
+        read: &str,
+    ) -> Result<bool, StoreError> {
+        let items = [Item { name, hash, read }];
+        Ok(self.set(verb, &items).await?.is_ok())
+    }
+
+    async fn set(
+        &self,
+        verb: Verb,
+        items: &[Item<'_>],
+    ) -> Result<Result<(), Vec<String>>, StoreError> {
+        let inner = &self.inner;
+        let steps = async {
+            inner.ready().await?;
+            set_user(inner, verb, items).await
+        };
+        inner.within(true, steps).await
+    }
+
+    /// Whether another login may be tried: asked before the password is verified.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn login_attempts(&self, who: &AttemptKey) -> Result<Throttle, StoreError> {
+        self.attempt(Attempt::Look, who).await
+    }
+
+    /// Records a failed login. Over the limit: so many others failed meanwhile that this one is to be answered
+    /// with 429, and not told that its password was wrong.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn login_failed(&self, who: &AttemptKey) -> Result<Throttle, StoreError> {
+        self.attempt(Attempt::Fail, who).await
+    }
+
+    /// Forgets the failed logins, unless they are over the limit: then this one is to be answered with 429 too.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn login_passed(&self, who: &AttemptKey) -> Result<Throttle, StoreError> {
+        self.attempt(Attempt::Pass, who).await
+    }
+
+    async fn attempt(&self, what: Attempt, who: &AttemptKey) -> Result<Throttle, StoreError> {
+        let inner = &self.inner;
+        let steps = async {
+            inner.ready().await?;
+            attempt(inner, what, who).await
+        };
+        inner.within(true, steps).await
+    }
+}

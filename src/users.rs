@@ -1,0 +1,165 @@
+//! `tokend user`: who may log in. It goes to Redis itself, for there is no HTTP interface to make users with:
+//! whoever can reach Redis may.
+
+mod htpasswd;
+mod secret;
+
+use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::json;
+
+use crate::auth::password;
+use crate::auth::user::UserName;
+use crate::cli::error::{EXIT_REFUSED, EXIT_UNAVAILABLE, Failure};
+use crate::cli::output::{one_line, print};
+use crate::cli::{UserArgs, UserCommand, UserImportArgs};
+use crate::config::Config;
+use crate::embedded;
+use crate::store::{Store, UserListed};
+use crate::token::StoreError;
+
+/// Runs one command to its end and says how it went.
+#[must_use]
+pub fn run(command: &UserCommand, json: bool) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(connect_and_do(command, json)),
+        Err(error) => Err(Failure::io("cannot start", &error)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn connect_and_do(command: &UserCommand, json: bool) -> Result<(), Failure> {
+    let config = Config::load().map_err(|error| Failure::usage(error.to_string()))?;
+    let url = match &config.redis_url {
+        Some(url) => url.expose().to_owned(),
+        None => embedded::running_url(&config.data_dir).ok_or_else(|| nobody(&config))?,
+    };
+    let store = Store::for_users(config.store(url)).await;
+    let store = store.map_err(|why| unavailable(&why))?;
+    let done = execute(&store, command, json).await;
+    store.stop().await;
+    done
+}
+
+fn nobody(config: &Config) -> Failure {
+    let directory = config.data_dir.display();
+    unavailable(&format!(
+        "no tokend is running on DATA_DIR {directory}: start `tokend serve` first, or set REDIS_URL"
+    ))
+}
+
+fn unavailable(why: &dyn std::fmt::Display) -> Failure {
+    Failure {
+        message: one_line(&why.to_string()),
+        code: EXIT_UNAVAILABLE,
+    }
+}
+
+fn refused(message: String) -> Failure {
+    Failure {
+        message,
+        code: EXIT_REFUSED,
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        unavailable(&format!("Redis: {error}"))
+    }
+}
+
+async fn execute(store: &Store, command: &UserCommand, json: bool) -> Result<(), Failure> {
+    match command {
+        UserCommand::Add(UserArgs { name }) => {
+            // Before the password is asked for, and once more with it.
+            if store.find_user(name).await?.is_some() {
+                return Err(exists(name));
+            }
+            let hash = ask_and_hash(name)?;
+            if !store.add_user(name, &hash).await? {
+                return Err(exists(name));
+            }
+            tell(json, name, "added")
+        }
+        UserCommand::Passwd(UserArgs { name }) => {
+            if store.find_user(name).await?.is_none() {
+                return Err(unknown(name));
+            }
+            let hash = ask_and_hash(name)?;
+            if !store.set_password(name, &hash).await? {
+                return Err(unknown(name));
+            }
+            tell(json, name, "changed")
+        }
+        UserCommand::Delete(UserArgs { name }) => {
+            if !store.delete_user(name).await? {
+                return Err(unknown(name));
+            }
+            tell(json, name, "deleted")
+        }
+        UserCommand::List => list(&store.list_users().await?, json),
+        UserCommand::Import(args) => import(store, args, json).await,
+    }
+}
+
+fn exists(name: &UserName) -> Failure {
+    refused(format!(
+        "the user {name} exists: `tokend user passwd` sets another password"
+    ))
+}
+
+fn unknown(name: &UserName) -> Failure {
+    refused(format!("there is no user {name}"))
+}
+
+fn ask_and_hash(name: &UserName) -> Result<String, Failure> {
+    let password = secret::ask(name)?;
+    password::hash(&password).map_err(|error| refused(error.to_string()))
+}
+
+fn tell(json: bool, name: &UserName, done: &str) -> Result<(), Failure> {
+    print(&if json {
+        json!({ "name": name.as_str(), "done": done }).to_string()
+    } else {
+        format!("{done} {name}")
+    })
+}
+
+fn list(users: &[UserListed], json: bool) -> Result<(), Failure> {
+    if json {
+        let user = |user: &UserListed| {
+            let changed = UNIX_EPOCH + Duration::from_millis(user.changed_at_ms);
+            let changed = humantime::format_rfc3339_millis(changed).to_string();
+            json!({ "name": user.name.as_str(), "changed_at": changed })
+        };
+        let users: Vec<_> = users.iter().map(user).collect();
+        return print(&json!({ "users": users }).to_string());
+    }
+    let names: Vec<_> = users.iter().map(|user| user.name.as_str()).collect();
+    print(&names.join("\n"))
+}
+
+async fn import(store: &Store, args: &UserImportArgs, json: bool) -> Result<(), Failure> {
+    let users = htpasswd::read(&args.file)?;
+    let there = store.import_users(&users, args.replace).await?;
+    if !there.is_empty() {
+        let names: Vec<_> = there.iter().map(|name| one_line(name)).collect();
+        let names = names.join(", ");
+        return Err(refused(format!(
+            "nothing was imported: --replace would overwrite the users that exist: {names}"
+        )));
+    }
+    let count = users.len();
+    print(&if json {
+        json!({ "imported": count }).to_string()
+    } else {
+        format!("imported {count} users")
+    })
+}
