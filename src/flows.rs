@@ -2,16 +2,44 @@
 
 use std::path::Path;
 
+use crate::auth::jwt::{JwtKeys, new_private_key};
+use crate::auth::password::Passwords;
 use crate::config::{FlowSettings, Secrets};
 use crate::secrets::kept;
 use crate::token::Flow;
 use crate::token::bearer;
 use crate::token::rotating::Keys;
 
+/// The file in `DATA_DIR` that keeps the key of access tokens.
+const JWT_KEY_NAME: &str = "jwt.pem";
+const JWT_PRIVATE_KEY_FILE: &str = "JWT_PRIVATE_KEY_FILE";
+
 /// A flow that can't be used, and the variable that would turn it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowOff {
     pub variable: &'static str,
+}
+
+impl FlowOff {
+    /// The variable, and what could be set in its place.
+    #[must_use]
+    pub fn told(&self) -> &'static str {
+        match self.variable {
+            JWT_PRIVATE_KEY_FILE => "JWT_PRIVATE_KEY_FILE (or JWT_SECRET)",
+            variable => variable,
+        }
+    }
+}
+
+/// What logins run with.
+#[derive(Debug)]
+pub struct Sessions {
+    /// Signs refresh tokens.
+    pub refresh: Keys,
+    /// Signs access tokens.
+    pub jwt: JwtKeys,
+    /// Bounds how many passwords are verified at once.
+    pub passwords: Passwords,
 }
 
 /// What handlers of the flows need besides the store.
@@ -22,6 +50,7 @@ pub struct Flows {
     pub public_url: String,
     /// Signs one-time tokens.
     pub one_time: Result<Keys, FlowOff>,
+    pub sessions: Result<Sessions, FlowOff>,
 }
 
 impl Flows {
@@ -29,7 +58,7 @@ impl Flows {
     /// embedded Redis alone: replicas that share a Redis must share their secrets too.
     ///
     /// # Errors
-    /// A sentence for the log: when a secret can't be kept.
+    /// A sentence for the log: when a secret can't be kept, or a key file can't be used.
     pub fn new(
         settings: FlowSettings,
         public_url: String,
@@ -41,9 +70,11 @@ impl Flows {
             "one-time.key",
             data_dir,
         )?;
+        let public_url = settings.public_url.clone().unwrap_or(public_url);
         let flows = Self {
             one_time: one_time.map(|secrets| keys(Flow::OneTime, &secrets)),
-            public_url: settings.public_url.clone().unwrap_or(public_url),
+            sessions: sessions(&settings, &public_url, data_dir)?,
+            public_url,
             settings,
         };
         flows.tell_what_is_off();
@@ -54,7 +85,52 @@ impl Flows {
         if let Err(off) = &self.one_time {
             tracing::warn!("one-time tokens are off: {} is not set", off.variable);
         }
+        if let Err(off) = &self.sessions {
+            tracing::warn!("logins are off: {} is not set", off.told());
+        }
     }
+}
+
+/// Needs both a secret for refresh tokens and a key for access tokens.
+fn sessions(
+    settings: &FlowSettings,
+    issuer: &str,
+    data_dir: Option<&Path>,
+) -> Result<Result<Sessions, FlowOff>, String> {
+    // First, so that a bad key file is told even where the secret is missing.
+    let jwt = match jwt_keys(settings, issuer, data_dir)? {
+        Ok(jwt) => jwt,
+        Err(off) => return Ok(Err(off)),
+    };
+    let given = &settings.refresh_secrets;
+    let refresh = secrets(given, "REFRESH_TOKEN_SECRET", "refresh.key", data_dir)?;
+    Ok(refresh.map(|refresh| Sessions {
+        refresh: keys(Flow::Session, &refresh),
+        jwt,
+        passwords: Passwords::new(),
+    }))
+}
+
+fn jwt_keys(
+    settings: &FlowSettings,
+    issuer: &str,
+    data_dir: Option<&Path>,
+) -> Result<Result<JwtKeys, FlowOff>, String> {
+    let mut files = settings.jwt_key_files.clone();
+    if files.is_empty() && settings.jwt_secrets.0.is_empty() {
+        let Some(directory) = data_dir else {
+            return Ok(Err(FlowOff {
+                variable: JWT_PRIVATE_KEY_FILE,
+            }));
+        };
+        // Made in any case, for making one can fail, and thrown away where one is kept.
+        let made = new_private_key()?;
+        kept(directory, JWT_KEY_NAME, || made.into_bytes())?;
+        files.push(directory.join(JWT_KEY_NAME));
+    }
+    let (issuer, audience) = (issuer.to_owned(), settings.audience.clone());
+    let lifetime = settings.access_token_lifetime;
+    JwtKeys::new(&files, &settings.jwt_secrets, issuer, audience, lifetime).map(Ok)
 }
 
 /// The secrets given, or one that is kept.

@@ -66,9 +66,9 @@ pub fn run(flags: &ServeArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = runtime.block_on(serve(&config)).unwrap_or_else(|why| {
-        tracing::error!("{why}");
-        ExitCode::FAILURE
+    let code = runtime.block_on(serve(&config)).unwrap_or_else(|failure| {
+        tracing::error!("{}", failure.why);
+        failure.code
     });
     // Whatever still runs is not worth waiting for: all that mattered has been stopped.
     runtime.shutdown_background();
@@ -85,8 +85,28 @@ fn apply(flags: &ServeArgs, config: &mut Config) {
     }
 }
 
-/// Starts everything and waits for its end. An error is a sentence for the log.
-async fn serve(config: &Config) -> Result<ExitCode, String> {
+/// Why it does not run: a sentence for the log, and how the process ends.
+struct Failure {
+    why: String,
+    code: ExitCode,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        let code = ExitCode::FAILURE;
+        Self { why, code }
+    }
+}
+
+impl Failure {
+    fn configuration(why: String) -> Self {
+        let code = ExitCode::from(EXIT_CONFIG);
+        Self { why, code }
+    }
+}
+
+/// Starts everything and waits for its end.
+async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     let mut signals = Signals::install().map_err(|error| format!("signal handlers: {error}"))?;
     let listener = bind(&config.host, config.port)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
@@ -99,7 +119,7 @@ async fn serve(config: &Config) -> Result<ExitCode, String> {
         }
     };
     announce(config, address);
-    service.until_stopped(config, &mut signals).await
+    Ok(service.until_stopped(config, &mut signals).await?)
 }
 
 /// Binds before anything else is started.
@@ -150,7 +170,7 @@ struct Service {
 }
 
 impl Service {
-    async fn start(config: &Config, listener: TcpListener) -> Result<Self, String> {
+    async fn start(config: &Config, listener: TcpListener) -> Result<Self, Failure> {
         let (embedded, url) = match &config.redis_url {
             Some(url) => (None, url.expose().to_owned()),
             None => {
@@ -167,7 +187,8 @@ impl Service {
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         let data_dir = embedded.as_ref().map(|_| config.data_dir.as_path());
         let public_url = format!("http://{}:{}", public_host(&config.host), address.port());
-        let flows = Flows::new(config.flows.clone(), public_url, data_dir)?;
+        let flows = Flows::new(config.flows.clone(), public_url, data_dir);
+        let flows = flows.map_err(Failure::configuration)?;
         let app = server::App {
             store: store.clone(),
             flows: Arc::new(flows),

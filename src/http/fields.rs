@@ -130,6 +130,11 @@ impl Fields {
         (tokens.len() == values.len()).then_some(tokens)
     }
 
+    /// Lets pass what nobody has read.
+    pub fn ignore_unread(&mut self) {
+        self.unread.clear();
+    }
+
     /// Ends the reading: what is still unread is unknown. `value` is `None` where a required member
     /// was.
     ///

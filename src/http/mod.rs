@@ -5,15 +5,20 @@
 //! only it knows the request id.
 
 pub mod answer;
+pub mod client;
 pub mod cors;
 pub mod dump;
 pub mod fields;
+pub mod form;
 pub mod input;
+pub mod live;
+pub mod oauth;
 pub mod observe;
 pub mod one_time;
 pub mod pools;
 pub mod problem;
 pub mod raw;
+pub mod sessions;
 pub mod slugs;
 pub mod system;
 pub mod temporary;

@@ -116,6 +116,9 @@ slugs! {
     FlowOff "flow-off" SERVICE_UNAVAILABLE "This kind of token is turned off"
         "These routes need a secret that is not configured. The answer names the environment \
          variable to set.";
+    Overloaded "overloaded" SERVICE_UNAVAILABLE "Too much at once"
+        "More logins are waiting than this replica can check in time: verifying a password is slow on \
+         purpose. Nothing was done and no attempt was counted; try again after `Retry-After`.";
     NotReady "not-ready" SERVICE_UNAVAILABLE "Not ready"
         "This replica cannot serve now: Redis does not answer, its scripts are not loaded, or it is \
          shutting down. The member `checks` says which. Send requests to another replica.";

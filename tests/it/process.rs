@@ -5,6 +5,7 @@ mod lease;
 mod logs;
 mod one_time;
 mod serve;
+mod sessions;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

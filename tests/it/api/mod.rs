@@ -3,16 +3,24 @@
 //! Reading order: this file (the server and its answers), then a file per part of the contract.
 
 mod abandoned;
+mod access_tokens;
+pub mod ann;
 mod cors;
 mod errors;
 mod idempotency;
 mod listing;
+mod logins;
 mod mistakes;
+mod oauth;
 mod one_time;
 mod one_time_keys;
 mod outage;
 mod outside;
 mod pool;
+mod revocation;
+mod rotation;
+mod sessions;
+mod standard_client;
 mod system;
 mod temporary;
 mod temporary_mistakes;
@@ -72,14 +80,19 @@ impl Server {
         Self::with(fixture, flows_with(settings)).await
     }
 
-    /// On a data set that is there already, with other settings and keys of the flows.
+    /// The same with other settings and keys of the flows.
     pub async fn with(fixture: Fixture, flows: Flows) -> Self {
+        Self::with_flows(fixture, |_| flows).await
+    }
+
+    /// The same with flows that may depend on where it listens.
+    pub async fn with_flows(fixture: Fixture, flows: impl FnOnce(SocketAddr) -> Flows) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let shutting_down = ShuttingDown::default();
         let app = App {
             store: fixture.store.clone(),
-            flows: Arc::new(flows),
+            flows: Arc::new(flows(address)),
             metrics: fixture.metrics.clone(),
             shutting_down: shutting_down.clone(),
         };
@@ -187,7 +200,7 @@ pub fn flows() -> Flows {
     flows_with(&[])
 }
 
-/// The same, with these variables set.
+/// The same, with these variables set; an empty one is not set.
 pub fn flows_with(settings: &[(&str, &str)]) -> Flows {
     let secrets = ["SECRET_KEY", "REFRESH_TOKEN_SECRET", "JWT_SECRET"];
     let secret = |name: &str| (name.to_owned(), name.repeat(32));
@@ -201,9 +214,9 @@ pub fn flows_of(variables: impl IntoIterator<Item = (impl Into<String>, String)>
     let variables = variables
         .into_iter()
         .map(|(name, value)| (name.into(), value));
-    let config = Config::from_vars(variables.collect()).expect("a configuration");
+    let config = Config::from_vars(variables.collect());
     let url = "http://tokend.test".to_owned();
-    Flows::new(config.flows, url, None).expect("flows")
+    Flows::new(config.expect("a configuration").flows, url, None).expect("flows")
 }
 
 /// Whether the text is an answer as long as its head says.
@@ -325,7 +338,13 @@ impl Answer {
             "statusCode",
             "message",
         ];
-        let own = ["max_tokens", "total", "checks"];
+        let own = [
+            "max_tokens",
+            "total",
+            "checks",
+            "error",
+            "error_description",
+        ];
         for member in body.as_object().expect("an object").keys() {
             let member = member.as_str();
             assert!(known.contains(&member) || own.contains(&member), "{told}");
