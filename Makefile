@@ -2,7 +2,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help run test check audit drill fuzz fmt setup
+.PHONY: help run test check audit drill fuzz fuzz-api fmt setup
 
 # A released version, so that a check that passed today passes tomorrow. Built once (3 minutes on two
 # cores), kept in target/tools.
@@ -13,7 +13,7 @@ CARGO_FUZZ := $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 help: ## What can be made
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)$$/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)$$/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: setup ## Start tokend with an embedded Redis, on http://127.0.0.1:3000 unless .env says otherwise
 	cargo run --release --locked -- serve
@@ -50,6 +50,9 @@ FUZZ_S := 30
 fuzz: $(CARGO_FUZZ) ## Try all that is parsed with bytes of all kinds, and print runs and crashes
 	RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) build --sanitizer none --target-dir target/fuzz
 	@scripts/fuzz.sh $(FUZZ_S)
+
+fuzz-api: setup ## Try the API with requests made from its own document (needs python3; 2 minutes)
+	scripts/schemathesis.sh
 
 fmt: ## Format the code
 	cargo fmt

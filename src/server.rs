@@ -12,6 +12,7 @@ use actix_web::{App as Routes, HttpServer, Route, guard, web};
 
 use crate::flows::Flows;
 use crate::http::cors::cors;
+use crate::http::docs::{self, Docs};
 use crate::http::dump::{self, Dumping};
 use crate::http::observe::{catch_panics, observe};
 use crate::http::problem::{Problem, Slug, list_problems, show_problem};
@@ -89,6 +90,13 @@ fn route_table() -> Vec<(Method, &'static str, Route)> {
         (M::POST, "/oauth/revoke", web::to(oauth::revoke_token)),
         (M::GET, "/.well-known/jwks.json", web::to(oauth::show_jwks)),
         (M::GET, "/.well-known/oauth-authorization-server", web::to(oauth::show_metadata)),
+        (M::GET, "/", web::to(docs::show_index)),
+        (M::GET, "/reference", web::to(docs::show_reference)),
+        (M::GET, "/openapi.json", web::to(docs::show_openapi)),
+        (M::GET, "/docs", web::to(docs::show_swagger_ui)),
+        (M::GET, "/docs/{file}", web::to(docs::show_swagger_ui_file)),
+        (M::GET, "/redoc", web::to(docs::show_redoc)),
+        (M::GET, "/redoc/{file}", web::to(docs::show_redoc_file)),
     ]
 }
 
@@ -140,12 +148,14 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
     let dumping = web::Data::new(Dumping::default());
     let store = web::Data::new(app.store);
     let origins = app.flows.settings.cors_origins.clone();
+    let docs = web::Data::new(Docs::new(&app.flows));
     let flows = web::Data::from(app.flows);
     let metrics = web::Data::from(app.metrics);
     let shutting_down = web::Data::new(app.shutting_down);
     let server = HttpServer::new(move || {
         Routes::new()
             .app_data(store.clone())
+            .app_data(docs.clone())
             .app_data(flows.clone())
             .app_data(metrics.clone())
             .app_data(shutting_down.clone())
@@ -172,13 +182,14 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{BTreeSet, HashSet};
 
     use actix_web::dev::ServiceResponse;
     use actix_web::test::{TestRequest, call_service, init_service, read_body_json};
     use serde_json::Value;
 
     use super::*;
+    use crate::http::openapi::{document, operations};
 
     /// The real table; without a store, so only for requests that no handler sees.
     async fn answer(method: Method, path: &str) -> ServiceResponse {
@@ -191,7 +202,6 @@ mod tests {
     #[actix_web::test]
     async fn an_unknown_path_is_a_problem() {
         for path in [
-            "/",
             "/nope",
             "/tokens/assign/",
             "/tokens",
@@ -238,12 +248,28 @@ mod tests {
             let path = path
                 .replace("{pool}", "a")
                 .replace("{slug}", "internal")
-                .replace("{token:.*}", "a");
+                .replace("{token:.*}", "a")
+                .replace("{file}", "x");
             let response = answer(Method::PATCH, &path).await;
             assert_eq!(response.status(), 405, "{path}");
             let body: Value = read_body_json(response).await;
             assert_eq!(body["type"], "/problems/method-not-allowed", "{path}");
         }
+    }
+
+    #[test]
+    fn the_document_names_every_route_and_no_other() {
+        // A pattern behind a parameter's name is the router's own business.
+        let plain = |path: &str| path.replace(":.*}", "}");
+        let table = route_table().into_iter();
+        let routes: BTreeSet<_> = table
+            .map(|(method, path, _)| (plain(path), method.to_string()))
+            .collect();
+        let document = operations(&document("", "")).into_iter();
+        let told: BTreeSet<_> = document
+            .map(|(path, method)| (path, method.to_owned()))
+            .collect();
+        assert_eq!(routes, told);
     }
 
     #[actix_web::test]

@@ -69,13 +69,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every text file of the repository that people write.
+/// Every text file of the repository that people write. Assets are others' work, as they released it.
 fn sources() -> Vec<Source> {
     const SKIPPED: &[&str] = &[
         "target",
         ".git",
         "data",
         "tools",
+        "assets",
         "Cargo.lock",
         "artifacts",
         "corpus",

@@ -306,7 +306,14 @@ mod tests {
         assert_eq!(duration(&json!(1)), Ok(1_000));
         assert_eq!(duration(&json!(1.5)), Ok(1_500));
         assert_eq!(duration_or_none(&json!(0)), Ok(0));
-        for bad in [json!(0.9), json!("60"), json!(-1), json!(2_592_001)] {
+        for bad in [
+            json!(0.9),
+            json!(0.999_9),
+            json!("60"),
+            json!(-1),
+            json!(2_592_000.000_1),
+            json!(2_592_001),
+        ] {
             assert!(duration(&bad).is_err(), "{bad}");
             assert!(duration_or_none(&bad).is_err(), "{bad}");
         }

@@ -2,6 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::answer::Seconds;
 use super::fields::{Fields, duration, duration_or_none, text, whole, whole_text};
@@ -19,8 +20,8 @@ const PAGE_TOKENS_DEFAULT: u64 = 100;
 
 type Answer = Result<HttpResponse, Problem>;
 
-#[derive(Serialize)]
-struct Pool {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Pool {
     name: PoolName,
     free: u64,
     held: u64,
@@ -59,13 +60,13 @@ impl From<PoolView> for Pool {
     }
 }
 
-#[derive(Serialize)]
-struct Pools {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Pools {
     pools: Vec<Pool>,
 }
 
-#[derive(Serialize)]
-struct TokenPage {
+#[derive(Serialize, ToSchema)]
+pub(super) struct TokenPage {
     tokens: Vec<Inspected>,
     /// Absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]

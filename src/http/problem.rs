@@ -9,7 +9,9 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
+use super::page::{html, marked_up};
 pub use super::slugs::Slug;
 use crate::flows::FlowOff;
 use crate::token::{State, StoreError};
@@ -18,7 +20,7 @@ use crate::token::{State, StoreError};
 const STORE_RETRY_AFTER_S: u64 = 1;
 
 /// One field of a request that is not as it must be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// The member, parameter or header, as the caller spelt it.
     pub field: String,
@@ -281,31 +283,6 @@ impl From<StoreError> for Problem {
     }
 }
 
-fn html(title: &str, content: &str) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("text/html; charset=utf-8")
-        .body(format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
-             <style>body{{font:1rem/1.5 sans-serif;max-width:42rem;margin:2rem auto;padding:0 1rem}}\
-             code{{background:#eee;padding:0 .2em}}</style></head>\n<body>\n{content}</body></html>\n"
-        ))
-}
-
-/// The table's text with its `code` marked up. It holds no other markup, and nothing of a caller's.
-fn paragraph(text: &str) -> String {
-    let parts = text.split('`').enumerate();
-    parts.fold(String::new(), |mut all, (n, part)| {
-        // Writing to a String cannot fail.
-        let _ = if n % 2 == 1 {
-            write!(all, "<code>{part}</code>")
-        } else {
-            all.write_str(part)
-        };
-        all
-    })
-}
-
 /// `GET /problems`: every kind, with a link to its page.
 pub async fn list_problems() -> HttpResponse {
     let mut rows = String::from("<h1>Problems</h1>\n<ul>\n");
@@ -332,7 +309,7 @@ pub async fn show_problem(request: HttpRequest) -> Result<HttpResponse, Problem>
     let content = format!(
         "<p><a href=\"/problems\">Problems</a></p>\n<h1>{title}</h1>\n\
          <p><code>{name}</code>, HTTP status {status}</p>\n<p>{}</p>\n",
-        paragraph(slug.page())
+        marked_up(slug.page())
     );
     Ok(html(title, &content))
 }

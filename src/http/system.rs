@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::problem::{Problem, Slug};
 use crate::metrics::Metrics;
@@ -34,20 +35,20 @@ impl ShuttingDown {
     }
 }
 
-#[derive(Serialize)]
-struct Live {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Live {
     status: &'static str,
 }
 
-#[derive(Serialize)]
-struct Ready {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Ready {
     status: &'static str,
     checks: Checks,
 }
 
 /// `true` is good.
-#[derive(Serialize, Clone, Copy)]
-struct Checks {
+#[derive(Serialize, Clone, Copy, ToSchema)]
+pub(super) struct Checks {
     redis: bool,
     scripts: bool,
     not_shutting_down: bool,

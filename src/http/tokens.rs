@@ -3,6 +3,7 @@
 
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::answer::{Seconds, Timestamp};
 use super::fields::{Fields, duration, fence, text, whole};
@@ -17,16 +18,16 @@ use crate::token::{
 
 type Answer = Result<HttpResponse, Problem>;
 
-#[derive(Serialize)]
-struct Generated {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Generated {
     tokens: Vec<TokenValue>,
     /// How many of the caller's values the pool had already; for imports alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     existing: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct Assigned {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Assigned {
     token: TokenValue,
     fence: Fence,
     expires_at: Timestamp,
@@ -36,8 +37,8 @@ struct Assigned {
     holder: Option<Holder>,
 }
 
-#[derive(Serialize)]
-struct Kept {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Kept {
     token: TokenValue,
     state: State,
     /// Absent for a free token of a pool without idle limit.
@@ -47,21 +48,21 @@ struct Kept {
     expires_in: Option<Seconds>,
 }
 
-#[derive(Serialize)]
-struct Released {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Released {
     token: TokenValue,
     state: State,
     available_at: Timestamp,
 }
 
-#[derive(Serialize)]
-struct Deleted {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Deleted {
     token: TokenValue,
     state: &'static str,
 }
 
 /// A token as inspect and the listing tell it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Inspected {
     token: TokenValue,
     state: State,

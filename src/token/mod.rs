@@ -251,8 +251,9 @@ impl Fence {
 /// When the seconds are not finite or out of range.
 pub fn duration_ms(seconds: f64) -> Result<u64, Invalid> {
     let ms = (seconds * 1_000.0).round();
-    let range = DURATION_MS_MIN as f64..=DURATION_MS_MAX as f64;
-    if seconds.is_finite() && range.contains(&ms) {
+    // The seconds as given: rounded, a little too many would pass.
+    let range = DURATION_MS_MIN as f64 / 1_000.0..=DURATION_MS_MAX as f64 / 1_000.0;
+    if range.contains(&seconds) {
         // In range, so neither truncated nor negative.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         Ok(ms as u64)

@@ -6,6 +6,7 @@ mod abandoned;
 mod access_tokens;
 pub mod ann;
 mod cors;
+mod document;
 mod errors;
 mod idempotency;
 mod listing;
@@ -16,6 +17,7 @@ mod one_time;
 mod one_time_keys;
 mod outage;
 mod outside;
+mod pages;
 mod pool;
 mod revocation;
 mod rotation;
@@ -245,9 +247,13 @@ pub fn http_client() -> reqwest::Client {
         .expect("a client")
 }
 
-/// Sends it and reads the answer. Whatever is not a success must be a problem of the contract's form.
+/// Sends it and reads the answer. It must be what the OpenAPI document says, and whatever is not a success a
+/// problem of the contract's form.
 pub async fn answer(request: RequestBuilder) -> Answer {
-    let response = request.send().await.expect("an answer");
+    let (client, request) = request.build_split();
+    let request = request.expect("a request");
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let response = client.execute(request).await.expect("an answer");
     let answer = Answer {
         status: response.status().as_u16(),
         headers: response.headers().clone(),
@@ -258,6 +264,13 @@ pub async fn answer(request: RequestBuilder) -> Answer {
     if answer.status >= 400 && !answer.body.is_empty() {
         answer.assert_well_formed_problem();
     }
+    document::check(&document::Seen {
+        method: method.as_str(),
+        path: &path,
+        status: answer.status,
+        content_type: answer.header("content-type"),
+        body: &answer.body,
+    });
     answer
 }
 
