@@ -42,8 +42,11 @@ pub(super) struct Registry {
 struct Flight {
     /// How many were begun.
     begun: AtomicU64,
-    running: tokio::sync::Mutex<()>,
+    /// What the last one found. Held while one runs.
+    last: tokio::sync::Mutex<Option<Found>>,
 }
+
+type Found = Result<Option<Entry>, StoreError>;
 
 impl Registry {
     fn copied(&self, pool: &PoolName) -> Option<Entry> {
@@ -95,14 +98,17 @@ impl Registry {
             return self.refresh_now(inner, pool).await;
         };
         let before = flight.begun.load(Ordering::Acquire);
-        let _running = flight.running.lock().await;
+        let mut last = flight.last.lock().await;
         if flight.begun.load(Ordering::Acquire) > before
-            && let Some(entry) = self.copied(pool)
+            && let Some(found) = &*last
         {
-            return Ok(Some(entry));
+            return found.clone();
         }
+        *last = None; // should this one be cut short
         flight.begun.fetch_add(1, Ordering::AcqRel);
-        self.refresh_now(inner, pool).await
+        let found = self.refresh_now(inner, pool).await;
+        *last = Some(found.clone());
+        found
     }
 
     async fn refresh_now(

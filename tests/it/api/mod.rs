@@ -8,6 +8,7 @@ pub mod ann;
 mod cors;
 mod document;
 mod errors;
+mod flows;
 mod idempotency;
 mod listing;
 mod logins;
@@ -37,12 +38,12 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use tokend::config::Config;
 use tokend::flows::Flows;
 use tokend::http::problem::Slug;
 use tokend::http::system::ShuttingDown;
 use tokend::server::{self, App};
 
+pub use self::flows::{flows, flows_of, flows_with};
 use crate::harness::Fixture;
 
 /// Longest that an answer may take before the test gives up: no timing assertion.
@@ -195,30 +196,6 @@ impl Drop for Server {
             assert!(matches!(ended, Some(Ok(()))), "the server ended badly");
         }
     }
-}
-
-/// The flows of a test's server, with secrets that any server of this run shares.
-pub fn flows() -> Flows {
-    flows_with(&[])
-}
-
-/// The same, with these variables set; an empty one is not set.
-pub fn flows_with(settings: &[(&str, &str)]) -> Flows {
-    let secrets = ["SECRET_KEY", "REFRESH_TOKEN_SECRET", "JWT_SECRET"];
-    let secret = |name: &str| (name.to_owned(), name.repeat(32));
-    let set = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    let variables = secrets.map(secret).into_iter();
-    flows_of(variables.chain(settings.iter().map(set)))
-}
-
-/// The flows as these variables make them, without a directory that keeps secrets.
-pub fn flows_of(variables: impl IntoIterator<Item = (impl Into<String>, String)>) -> Flows {
-    let variables = variables
-        .into_iter()
-        .map(|(name, value)| (name.into(), value));
-    let config = Config::from_vars(variables.collect());
-    let url = "http://tokend.test".to_owned();
-    Flows::new(config.expect("a configuration").flows, url, None).expect("flows")
 }
 
 /// Whether the text is an answer as long as its head says.
