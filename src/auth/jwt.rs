@@ -108,7 +108,7 @@ impl JwtKeys {
         };
         // Later nothing can fail, for it has been done once.
         for key in &keys.keys {
-            let signed = keys.sign(key, &keys.claims("", "", 0));
+            let signed = keys.sign(key, &keys.claims("", "", 0, MS));
             signed
                 .ok()
                 .and_then(|token| keys.verify(&token))
@@ -117,27 +117,28 @@ impl JwtKeys {
         Ok(keys)
     }
 
-    /// A new token. `now_ms` is Redis's clock.
+    /// A new token, for its lifetime or until its session ends. Both are moments of Redis's clock.
     ///
     /// # Panics
     /// Never: the key has signed before.
     #[must_use]
-    pub fn issue(&self, subject: &str, session: &str, now_ms: u64) -> Issued {
-        let claims = self.claims(subject, session, now_ms);
+    pub fn issue(&self, subject: &str, session: &str, now_ms: u64, until_ms: u64) -> Issued {
+        let claims = self.claims(subject, session, now_ms, until_ms);
         let signed = self.sign(&self.keys[0], &claims);
         Issued {
             token: signed.expect("a key that has signed signs again"),
-            expires_in_s: self.lifetime_s,
+            expires_in_s: claims.exp - claims.iat,
         }
     }
 
-    fn claims(&self, subject: &str, session: &str, now_ms: u64) -> Claims {
+    fn claims(&self, subject: &str, session: &str, now_ms: u64, until_ms: u64) -> Claims {
         let iat = now_ms / MS;
         Claims {
             iss: self.issuer.clone(),
             sub: subject.to_owned(),
             aud: self.audience.clone(),
-            exp: iat + self.lifetime_s,
+            // A service that looks at the signature alone must not honour it for longer than the session.
+            exp: (iat + self.lifetime_s).min((until_ms / MS).max(iat)),
             iat,
             jti: uuid::Uuid::new_v4().to_string(),
             sid: session.to_owned(),

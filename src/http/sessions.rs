@@ -121,7 +121,8 @@ fn granted(
     until_ms: u64,
 ) -> HttpResponse {
     let session = SessionId::from(token).to_string();
-    let access = sessions.jwt.issue(login.name.as_str(), &session, now_ms);
+    let jwt = &sessions.jwt;
+    let access = jwt.issue(login.name.as_str(), &session, now_ms, until_ms);
     HttpResponse::Ok().insert_header(NO_STORE).json(Granted {
         access_token: access.token,
         token_type: "Bearer",

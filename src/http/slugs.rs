@@ -108,7 +108,8 @@ slugs! {
          try again after `Retry-After`.";
     OutcomeUnknown "outcome-unknown" SERVICE_UNAVAILABLE "The outcome is unknown"
         "The connection to Redis ended after the call was sent: it may or may not have run. Try \
-         again with the same `Idempotency-Key` to find the first call's result. A grant made \
+         again with the same `Idempotency-Key` to find the first call's result; an exchange or a \
+         refresh needs no key, but must come within 10 s. A grant made \
          without a key that could not be told to anyone is taken back by itself.";
     FlowFull "flow-full" SERVICE_UNAVAILABLE "This kind of token is used up"
         "As many tokens of this kind are alive as the service is set to keep. Some will expire; try \

@@ -106,6 +106,8 @@ struct Inner {
     /// Hears the expiry events; a connection that subscribes can do nothing else.
     subscriber: SubscriberClient,
     registry: Registry,
+    /// Held by the one sweep of this replica that catches up.
+    catching_up: tokio::sync::Mutex<()>,
     batchers: Batchers,
     metrics: Arc<Metrics>,
     /// Scripts loaded, layout agreed, `default` there: on this connection.

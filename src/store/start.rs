@@ -156,6 +156,7 @@ fn assemble(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<Inner>, St
         subscriber: redis.subscriber()?,
         redis,
         registry: Registry::default(),
+        catching_up: tokio::sync::Mutex::default(),
         metrics,
         prepared: AtomicBool::new(false),
         runtime: Handle::current(),

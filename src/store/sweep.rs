@@ -16,8 +16,11 @@ use super::Inner;
 use super::shard::number;
 use crate::token::StoreError;
 
-/// Most entries that one call settles: about 5 ms of Redis, so that other callers never wait long.
-const SWEEP_ENTRIES_MAX: u64 = 1_000;
+/// Most entries of a call that looks what is due: about 1 ms of Redis, for all partitions may look at once.
+const LOOK_ENTRIES_MAX: u64 = 100;
+/// Most entries of a call that catches up: about 10 ms of Redis, so that other callers never wait long. A replica
+/// makes one such call at a time, whatever the number of its partitions: they would stand before everybody else.
+const CATCH_UP_ENTRIES_MAX: u64 = 1_000;
 /// Longest that a replica goes without asking Redis what falls due next.
 const FLOOR_MS: u64 = 500;
 /// A little of chance before a timer acts, so that replicas do not act in one instant. The one that
@@ -42,6 +45,23 @@ impl Trigger {
     }
 }
 
+/// What a sweep found about the next one.
+enum Next {
+    /// More is due than it was allowed.
+    Behind,
+    /// Nothing more can be due for so long.
+    In(Duration),
+}
+
+impl Next {
+    fn wait(&self) -> Duration {
+        match self {
+            Self::Behind => Duration::ZERO,
+            Self::In(wait) => *wait,
+        }
+    }
+}
+
 /// Starts a task for each partition; `bells[n]` wakes the n-th. They end when the store stops.
 pub(super) fn start(inner: &Arc<Inner>, bells: &[Arc<Notify>]) {
     for (partition, bell) in bells.iter().enumerate() {
@@ -51,30 +71,39 @@ pub(super) fn start(inner: &Arc<Inner>, bells: &[Arc<Notify>]) {
 }
 
 async fn keep_sweeping(inner: &Inner, partition: usize, bell: &Notify) {
-    let mut wait = Duration::ZERO;
+    let mut next = Next::In(Duration::ZERO);
     while !inner.redis.stopping() {
-        let until = Instant::now() + wait;
+        let until = Instant::now() + next.wait();
         // One sweep for however many rings: Notify keeps at most one.
         let trigger = tokio::select! {
             () = bell.notified() => Trigger::Event,
             () = tokio::time::sleep_until(until) => Trigger::Timer,
         };
-        wait = match sweep(inner, partition, trigger).await {
-            Ok(wait) => wait,
-            Err(error) => {
-                debug!(partition, %error, "sweep failed");
-                Duration::from_millis(RETRY_MS)
+        let done = match next {
+            Next::Behind => {
+                let _turn = inner.catching_up.lock().await;
+                sweep(inner, partition, trigger, CATCH_UP_ENTRIES_MAX).await
             }
+            Next::In(_) => sweep(inner, partition, trigger, LOOK_ENTRIES_MAX).await,
         };
+        next = done.unwrap_or_else(|error| {
+            debug!(partition, %error, "sweep failed");
+            Next::In(Duration::from_millis(RETRY_MS))
+        });
     }
 }
 
-/// One bounded call. Returns how long nothing more can be due.
-async fn sweep(inner: &Inner, partition: usize, trigger: Trigger) -> Result<Duration, StoreError> {
+/// One bounded call.
+async fn sweep(
+    inner: &Inner,
+    partition: usize,
+    trigger: Trigger,
+    entries_max: u64,
+) -> Result<Next, StoreError> {
     if !inner.prepared() {
-        return Ok(Duration::from_millis(RETRY_MS));
+        return Ok(Next::In(Duration::from_millis(RETRY_MS)));
     }
-    let args = vec![number(SWEEP_ENTRIES_MAX)];
+    let args = vec![number(entries_max)];
     let answer = inner
         .call_partition(&inner.scripts.sweep, partition, args)
         .await?;
@@ -98,11 +127,11 @@ async fn sweep(inner: &Inner, partition: usize, trigger: Trigger) -> Result<Dura
         "swept"
     );
     if more {
-        return Ok(Duration::ZERO);
+        return Ok(Next::Behind);
     }
     let floor = FLOOR_MS - rand::rng().random_range(0..FLOOR_MS / 5);
     let due = next.map_or(floor, |at| {
         at.saturating_sub(now) + rand::rng().random_range(0..JITTER_MS)
     });
-    Ok(Duration::from_millis(due.clamp(1, floor)))
+    Ok(Next::In(Duration::from_millis(due.clamp(1, floor))))
 }

@@ -174,7 +174,7 @@ fn what_is_no_token_is_refused() {
     let keys = keys(&[&es256()], &[SECRET]);
     let good = issued(&keys);
     let message = good.rsplit_once('.').expect("a signature").0;
-    let mut claims = keys.claims("ann", "session", NOW_MS);
+    let mut claims = keys.claims("ann", "session", NOW_MS, 2 * NOW_MS);
     claims.sub = "x".repeat(TOKEN_BYTES_MAX);
     let huge = keys.sign(&keys.keys[0], &claims).expect("signed");
     for bad in [

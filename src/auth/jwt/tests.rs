@@ -18,6 +18,8 @@ use super::keys::pem;
 use super::*;
 
 pub(super) const NOW_MS: u64 = 1_790_000_000_123;
+/// An end of the session that is of no matter.
+const FAR_MS: u64 = 2 * NOW_MS;
 pub(super) const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 const OTHER: &[u8] = b"fedcba9876543210fedcba9876543210";
 
@@ -74,7 +76,7 @@ fn ed25519_v2() -> String {
 }
 
 pub(super) fn issued(keys: &JwtKeys) -> String {
-    keys.issue("ann", "session-1", NOW_MS).token
+    keys.issue("ann", "session-1", NOW_MS, FAR_MS).token
 }
 
 pub(super) fn part(token: &str, at: usize) -> Value {
@@ -91,7 +93,7 @@ fn what_a_key_of_each_kind_signs_it_verifies() {
         (keys(&[&ed25519_v2()], &[]), "EdDSA"),
         (keys(&[], &[SECRET]), "HS256"),
     ] {
-        let issued = keys.issue("ann", "session-1", NOW_MS);
+        let issued = keys.issue("ann", "session-1", NOW_MS, FAR_MS);
         assert_eq!(issued.expires_in_s, 900);
         let header = part(&issued.token, 0);
         let expected = json!({"typ": "at+jwt", "alg": algorithm, "kid": keys.keys[0].id});
@@ -107,10 +109,21 @@ fn what_a_key_of_each_kind_signs_it_verifies() {
         );
         assert_eq!((claims.iat, claims.exp), (1_790_000_000, 1_790_000_900));
         let second = keys
-            .verify(&keys.issue("ann", "s", NOW_MS).token)
+            .verify(&keys.issue("ann", "s", NOW_MS, FAR_MS).token)
             .expect("good");
         assert_ne!(claims.jti, second.jti);
         assert_eq!(keys.algorithms(), [algorithm]);
+    }
+}
+
+#[test]
+fn a_token_does_not_outlive_its_session() {
+    let keys = keys(&[], &[SECRET]);
+    for (left_ms, lives_s) in [(60_000, 60), (900_000, 900), (800, 0), (0, 0)] {
+        let issued = keys.issue("ann", "s", NOW_MS, NOW_MS + left_ms);
+        assert_eq!(issued.expires_in_s, lives_s, "{left_ms}");
+        let claims = keys.verify(&issued.token).expect("signed");
+        assert_eq!(claims.exp - claims.iat, lives_s, "{left_ms}");
     }
 }
 
