@@ -2,20 +2,26 @@
 //! from bytes that panics where it does not hold, and has two drivers: the tests below, on every run, and a
 //! target of the same name in `fuzz/`, for as long as one likes (`make fuzz`).
 //!
-//! To add a parser (a form, a JWT, a header): write its property here (or, where it is private to its module, in
+//! To add a parser (a header, another body): write its property here (or, where it is private to its module, in
 //! a function there behind the same `cfg`), name it in the list of `tests.rs`, and copy one of `fuzz_targets/`.
 //! A property says more than "does not panic": what is taken reads back as it was, and what is refused is told
 //! without repeating it.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::config::{Config, RedisUrl, dotenv};
+use crate::auth::jwt::JwtKeys;
+use crate::auth::session::{Login, SessionId};
+use crate::auth::user::UserName;
+use crate::config::{Config, RedisUrl, Secrets, dotenv};
 use crate::http::fields::{Fields, duration, duration_or_none, fence, text, whole};
+pub use crate::http::form::fuzzing::form;
 use crate::http::input::parse_object;
 use crate::http::problem::Problem;
+use crate::http::raw::RawMembers;
 pub use crate::store::fuzzing::reply;
 use crate::token::rotating::{Keys, Rotating};
 use crate::token::{
@@ -36,6 +42,60 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
     let secrets = [vec![b'a'; 32], vec![b'b'; 32]];
     Keys::new(Flow::OneTime, &secrets).expect("long enough")
 });
+
+static JWT_KEYS: LazyLock<JwtKeys> = LazyLock::new(|| {
+    let secrets = Secrets(vec![vec![b'a'; 32], vec![b'b'; 32]]);
+    let (issuer, audience) = ("https://tokens.example".to_owned(), "api".to_owned());
+    JwtKeys::new(&[], &secrets, issuer, audience, Duration::from_secs(900)).expect("keys")
+});
+
+/// An access token is taken only as it was signed: bit for bit, but for the bits of base64's last character
+/// that mean nothing, which decoders refuse.
+///
+/// # Panics
+/// When that does not hold.
+pub fn jwt(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    assert_eq!(JWT_KEYS.verify(&text), None, "nobody has signed that");
+    let subject: String = text.chars().take(100).collect();
+    let (now_ms, until_ms) = (1_790_000_000_000, 1_800_000_000_000);
+    let signed = JWT_KEYS.issue(&subject, "3.family", now_ms, until_ms).token;
+    let claims = JWT_KEYS.verify(&signed).expect("ours");
+    assert_eq!(
+        (claims.sub.as_str(), claims.sid.as_str()),
+        (&*subject, "3.family")
+    );
+    let changed = splice(&signed, data);
+    assert_eq!(
+        JWT_KEYS.verify(&changed).is_some(),
+        changed == signed,
+        "{changed}"
+    );
+}
+
+/// A body whose values are kept as they came: each stands in it as it is told, and a text is read as JSON reads it.
+///
+/// # Panics
+/// When that does not hold.
+pub fn raw(data: &[u8]) {
+    let Ok(members) = RawMembers::parse(data) else {
+        return;
+    };
+    let Ok(members) = members.each_once() else {
+        return;
+    };
+    let given = std::str::from_utf8(data).expect("JSON is UTF-8");
+    for name in ["token", "meta"] {
+        let Some(value) = members.get(name) else {
+            continue;
+        };
+        assert!(given.contains(value), "{value} was not given");
+        if let Ok(text) = members.text(name) {
+            assert_eq!(serde_json::from_str::<Value>(value).expect("JSON"), text);
+        }
+        metadata(value.as_bytes());
+    }
+}
 
 /// A token is taken only as it was signed, and says what was signed.
 ///
@@ -202,6 +262,16 @@ pub fn names(data: &[u8]) {
     if let Ok(lifetime) = crate::cli::duration::lifetime(text) {
         let ms = u64::try_from(lifetime.as_millis()).expect("short");
         assert!((DURATION_MS_MIN..=DURATION_MS_MAX).contains(&ms));
+    }
+    if let Ok(user) = UserName::parse(text) {
+        assert_eq!(user.as_str(), text);
+        assert!(!text.contains([':', '\n']));
+    }
+    if let Some(login) = Holder::parse(text).ok().and_then(|it| Login::parse(&it)) {
+        assert_eq!(Login::parse(&login.label()), Some(login));
+    }
+    if let Some(session) = SessionId::parse(text) {
+        assert_eq!(session.to_string(), text);
     }
     if let Ok(url) = RedisUrl::parse(text) {
         assert!(!url.expose().is_empty());

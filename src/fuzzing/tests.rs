@@ -6,6 +6,32 @@ type Property = fn(&[u8]);
 
 /// Every property, with texts that lead it beyond its first check.
 const PROPERTIES: &[(&str, Property, &[&str])] = &[
+    (
+        "jwt",
+        jwt,
+        &[
+            "eyJhbGciOiJub25lIn0.e30.",
+            "a.b.c",
+            "eyJ0eXAiOiJhdCtqd3QifQ.e30.AAAA",
+        ],
+    ),
+    (
+        "form",
+        form,
+        &[
+            "token=a%3Ab&token_type_hint=x",
+            "token=&token=a",
+            "token=%ff",
+        ],
+    ),
+    (
+        "raw",
+        raw,
+        &[
+            r#"{"token":"\u00e9","meta":{"a":[1, 2.0]}}"#,
+            r#"{"meta":{},"meta":1}"#,
+        ],
+    ),
     ("rotating", rotating, &["3.AAAA.family.7.c2lnbmF0dXJl", "."]),
     (
         "metadata",
@@ -35,6 +61,8 @@ const PROPERTIES: &[(&str, Property, &[&str])] = &[
         names,
         &[
             "seats-1",
+            "1790000000000000 ann",
+            "3.family",
             "_session",
             "60.6162",
             "1h 30m",

@@ -68,6 +68,29 @@ fn refused(problem: Problem, description: &'static str) -> Problem {
         .with_member("error_description", description)
 }
 
+/// See `crate::fuzzing`.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing {
+    /// A form says what was written into it, and a token once.
+    ///
+    /// # Panics
+    /// When that does not hold.
+    pub fn form(data: &[u8]) {
+        if let Ok(token) = super::token(data) {
+            assert!(!token.is_empty());
+        }
+        let given = String::from_utf8_lossy(data);
+        let escaped: String = given.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let one = super::token(format!("a=b&token={escaped}").as_bytes());
+        assert_eq!(
+            one.ok().as_deref(),
+            Some(&*given).filter(|it| !it.is_empty())
+        );
+        let twice = format!("token={escaped}&x=1&token={escaped}");
+        assert!(super::token(twice.as_bytes()).is_err());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

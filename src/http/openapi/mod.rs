@@ -1,7 +1,7 @@
 //! What this service's routes take and answer, as an OpenAPI 3.1 document: `/openapi.json`, and from it
 //! `/docs`, `/redoc` and `/reference`.
 //!
-//! Reading order: [`entry`] (how an operation is written down), then a file per kind of routes. The schemas
+//! Reading order: `entry` (how an operation is written down), then a file per kind of routes. The schemas
 //! of answers are those of the structs that the handlers answer with; what requests may hold is written
 //! here, since handlers read their members one by one.
 //!
