@@ -18,7 +18,8 @@ help: ## What can be made
 run: setup ## Start tokend with an embedded Redis, on http://127.0.0.1:3000 unless .env says otherwise
 	cargo run --release --locked -- serve
 
-test: setup ## Run all tests, and list those that were skipped
+test: ## Run all tests, and list those that were skipped
+	@scripts/setup.sh tests
 	@mkdir -p target
 	cargo test --locked --lib --bins --tests --examples 2>&1 | tee target/test-output.txt
 	cargo test --locked --doc 2>&1 | tee -a target/test-output.txt
@@ -38,7 +39,7 @@ audit: $(CARGO_DENY) ## Look for known vulnerabilities among the dependencies (n
 		echo "audit: skipped, the advisory database could not be fetched"; \
 	fi
 
-drill: setup ## Kill, stall and flood real processes, and print the figures (8 minutes)
+drill: setup ## Kill, stall and flood real processes, and print the figures (12 minutes)
 	cargo build --release --locked --bins --example drill
 	target/release/examples/drill
 
@@ -51,7 +52,8 @@ fuzz: $(CARGO_FUZZ) ## Try all that is parsed with bytes of all kinds, and print
 	RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) build --sanitizer none --target-dir target/fuzz
 	@scripts/fuzz.sh $(FUZZ_S)
 
-fuzz-api: setup ## Try the API with requests made from its own document (needs python3; 2 minutes)
+fuzz-api: ## Try the API with requests made from its own document (needs python3; 2 minutes)
+	@scripts/setup.sh tests
 	scripts/schemathesis.sh
 
 fmt: ## Format the code

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes sure that what tokend and its tests need is on PATH: a redis-server (7.0 or newer) or valkey-server,
-# and, for the tour of the README, curl. The Redis package's own service is not started: tokend and its tests
-# start what they need, on sockets and ports of their own.
+# and, for the tour of the README, curl. With `tests`, also Python where there is apt-get, for a standard OAuth
+# client (without it that one test is skipped, and says so). The Redis package's own service is not started: tokend
+# and its tests start what they need, on sockets and ports of their own.
 set -euo pipefail
 
 packages=()
@@ -10,6 +11,9 @@ if ! command -v redis-server >/dev/null && ! command -v valkey-server >/dev/null
 fi
 if ! command -v curl >/dev/null; then
     packages+=(curl)
+fi
+if [ "${1:-}" = tests ] && command -v apt-get >/dev/null && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    packages+=(python3-venv)
 fi
 if [ ${#packages[@]} -eq 0 ]; then
     exit 0
