@@ -3,7 +3,11 @@
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
+use actix_web::http::header::{self, HeaderName};
 use serde::{Serialize, Serializer};
+
+/// What no cache may keep: tokens, and whether one is good (RFC 6749, section 5.1).
+pub const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
 
 /// The last millisecond of the year 9999, since the epoch: RFC 3339 has four digits for a year.
 const TIME_MS_MAX: u64 = 253_402_300_799_999;

@@ -4,10 +4,10 @@ use actix_web::http::header::{self, HeaderName};
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
+use super::answer::NO_STORE;
 use super::form::TokenForm;
 use super::live::{Kind, Live, Tokens};
 use super::problem::Problem;
-use super::sessions::NO_STORE;
 use crate::flows::Flows;
 use crate::store::Store;
 

@@ -1,9 +1,9 @@
 //! `/token` for one-time tokens: each use gives a token in and takes its successor out, with its metadata.
 
-use actix_web::http::header;
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
+use super::answer::NO_STORE;
 use super::problem::{Problem, Slug};
 use super::raw::{RawBody, RawMembers};
 use crate::flows::Flows;
@@ -33,9 +33,9 @@ pub(super) async fn create(members: RawMembers<'_>, flows: &Flows, store: &Store
     };
     let metadata = metadata(meta)?;
     let made = store.create_family(Flow::OneTime, None, metadata).await?;
-    let (token, _) = made.ok_or_else(Problem::flow_full)?;
+    let (token, _) = made.ok_or_else(|| Problem::flow_full("ONE_TIME_MAX"))?;
     Ok(HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header(NO_STORE)
         .content_type("text/plain; charset=utf-8")
         .body(keys.sign(&token)))
 }
@@ -84,9 +84,7 @@ pub async fn exchange_token(
 }
 
 fn told(exchange: &Exchange) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(exchange)
+    HttpResponse::Ok().insert_header(NO_STORE).json(exchange)
 }
 
 /// `DELETE /token`: from here on neither this token nor any of its line is good. That there was none is no

@@ -139,15 +139,15 @@ impl Problem {
     /// `flow-off`, naming the variable that would turn it on.
     #[must_use]
     pub fn flow_off(off: FlowOff) -> Self {
-        let detail = format!("this needs {}, which is not set", off.variable);
+        let detail = format!("this needs {}, which is not set", off.told());
         Self::new(Slug::FlowOff, detail.clone()).caused_by(detail)
     }
 
-    /// `flow-full`.
+    /// `flow-full`; the log names the variable that is the limit.
     #[must_use]
-    pub fn flow_full() -> Self {
+    pub fn flow_full(variable: &str) -> Self {
         let detail = "as many tokens of this kind are alive as there may be";
-        Self::new(Slug::FlowFull, detail).caused_by(detail)
+        Self::new(Slug::FlowFull, detail).caused_by(format!("{variable} is reached"))
     }
 
     /// `internal`; the cause goes to the log alone.

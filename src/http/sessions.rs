@@ -7,6 +7,7 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
+use super::answer::NO_STORE;
 use super::client::ClientAddress;
 use super::fields::{Fields, text};
 use super::input::{JsonBody, NoQuery};
@@ -23,8 +24,6 @@ use crate::token::{ExchangeOutcome, Flow, Metadata};
 
 type Answer = Result<HttpResponse, Problem>;
 
-/// What no cache may keep: tokens, and whether one is good (RFC 6749, section 5.1).
-pub const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
 /// When to come back where too many logins are waiting: one takes less than a second.
 const OVERLOADED_RETRY_MS: u64 = 1_000;
 
@@ -104,10 +103,7 @@ async fn begin(store: &Store, sessions: &Sessions, user: &User) -> Answer {
     let login = Login::of(user);
     let family = store.create_family(Flow::Session, Some(login.label()), Metadata::default());
     let Some((token, created)) = family.await? else {
-        return Err(Problem::new(
-            Slug::FlowFull,
-            "as many sessions are alive as may be",
-        ));
+        return Err(Problem::flow_full("SESSION_MAX"));
     };
     let (from_ms, until_ms) = (created.created_at_ms, created.expires_at_ms);
     Ok(granted(sessions, &token, &login, from_ms, until_ms))
@@ -246,10 +242,8 @@ pub async fn revoke_token(
 }
 
 fn sessions(flows: &Flows) -> Result<&Sessions, Problem> {
-    flows.sessions.as_ref().map_err(|off| {
-        let told = format!("sessions are off: {} is not set", off.told());
-        Problem::new(Slug::FlowOff, told)
-    })
+    let sessions = flows.sessions.as_ref();
+    sessions.map_err(|off| Problem::flow_off(*off))
 }
 
 fn token_field(mut fields: Fields) -> Result<String, Problem> {

@@ -1,12 +1,12 @@
 //! Temporary tokens, `/app/*`: short-lived opaque ones, for callers who ask only "is it still good".
 
-use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 
+use super::answer::NO_STORE;
 use super::fields::{text, whole};
 use super::input::{JsonBody, NoQuery, ObjectBody};
-use super::problem::{Problem, Slug};
+use super::problem::Problem;
 use crate::store::Store;
 use crate::token::bearer::{self, BEARER_BYTES_MAX};
 use crate::token::{DURATION_MS_MAX, Flow};
@@ -30,9 +30,7 @@ struct Checked {
 
 /// No cache may keep it: neither a token, nor that it was good a while ago.
 fn told(body: &impl Serialize) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(body)
+    HttpResponse::Ok().insert_header(NO_STORE).json(body)
 }
 
 fn checked(status: bool) -> HttpResponse {
@@ -55,13 +53,7 @@ pub async fn create_temporary_token(
     let made = store
         .create_opaque(Flow::Temporary, bearer::temporary, None, lifetime_ms)
         .await?;
-    let (token, _) = made.ok_or_else(|| {
-        Problem::new(
-            Slug::FlowFull,
-            "as many temporary tokens are alive as this service keeps",
-        )
-        .caused_by("TEMPORARY_MAX is reached")
-    })?;
+    let (token, _) = made.ok_or_else(|| Problem::flow_full("TEMPORARY_MAX"))?;
     Ok(told(&Made {
         status_code: OK,
         token,

@@ -1,10 +1,10 @@
 //! `POST /token` without a JSON object: an opaque token of one fixed lifetime, for any service to introspect.
 
 use actix_web::HttpResponse;
-use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::header::HeaderMap;
 use serde::Serialize;
 
-use super::answer::Timestamp;
+use super::answer::{NO_STORE, Timestamp};
 use super::problem::Problem;
 use crate::store::Store;
 use crate::token::{Flow, Holder, Invalid, bearer};
@@ -42,20 +42,20 @@ pub(super) async fn create(headers: &HeaderMap, store: &Store) -> Result<HttpRes
         Err(invalid) => return Ok(user_not_valid(&invalid)),
     };
     let made = store.create_opaque(Flow::Unified, bearer::random, user.clone(), None);
-    let (token, times) = made.await?.ok_or_else(Problem::flow_full)?;
+    let (token, times) = made
+        .await?
+        .ok_or_else(|| Problem::flow_full("UNIFIED_MAX"))?;
     let payload = Issued {
         token,
         created: Timestamp(times.created_at_ms),
         expires: Timestamp(times.expires_at_ms),
         user,
     };
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(Told {
-            status: "200",
-            message: "Token created".to_owned(),
-            payload: Some(payload),
-        }))
+    Ok(HttpResponse::Ok().insert_header(NO_STORE).json(Told {
+        status: "200",
+        message: "Token created".to_owned(),
+        payload: Some(payload),
+    }))
 }
 
 fn user_not_valid(invalid: &Invalid) -> HttpResponse {
