@@ -71,10 +71,12 @@ impl SessionId {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (partition, family) = text.split_once('.')?;
-        Some(Self {
+        let id = Self {
             partition: partition.parse().ok()?,
             family: TokenValue::parse(family).ok()?,
-        })
+        };
+        // `+3` and `03` are numbers too, but not as we write them: a session has one name.
+        (id.to_string() == text).then_some(id)
     }
 }
 

@@ -63,6 +63,7 @@ const PROPERTIES: &[(&str, Property, &[&str])] = &[
             "seats-1",
             "1790000000000000 ann",
             "3.family",
+            "+3.family",
             "_session",
             "60.6162",
             "1h 30m",

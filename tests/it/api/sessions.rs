@@ -278,10 +278,13 @@ async fn revoke_says_whether_there_was_something() {
 #[tokio::test]
 async fn sessions_that_are_off_name_their_variable() {
     for (missing, told) in [
-        ("REFRESH_TOKEN_SECRET", "REFRESH_TOKEN_SECRET is not set"),
+        (
+            "REFRESH_TOKEN_SECRET",
+            "REFRESH_TOKEN_SECRET, which is not set",
+        ),
         (
             "JWT_SECRET",
-            "JWT_PRIVATE_KEY_FILE (or JWT_SECRET) is not set",
+            "JWT_PRIVATE_KEY_FILE (or JWT_SECRET), which is not set",
         ),
     ] {
         let fixture = Fixture::new().await;
