@@ -33,7 +33,7 @@ trap finish EXIT
 
 # From a folder of its own, so that no .env here decides what is tested. PORT=0: any free one.
 binary=$PWD/target/debug/tokend
-(cd "$work" && exec env -u REDIS_URL HOST=127.0.0.1 PORT=0 DATA_DIR="$work/data" "$binary" serve) \
+(cd "$work" && exec env -u REDIS_URL HOST=127.0.0.1 PORT=0 DUMP=true DATA_DIR="$work/data" "$binary" serve) \
     >"$work/log" 2>&1 &
 service=$!
 url=

@@ -13,6 +13,7 @@ use crate::token::rotating::Keys;
 /// The file in `DATA_DIR` that keeps the key of access tokens.
 const JWT_KEY_NAME: &str = "jwt.pem";
 const JWT_PRIVATE_KEY_FILE: &str = "JWT_PRIVATE_KEY_FILE";
+const BOTH: &str = "REFRESH_TOKEN_SECRET and JWT_PRIVATE_KEY_FILE (or JWT_SECRET)";
 
 /// A flow that can't be used, and the variable that would turn it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +101,9 @@ fn sessions(
     // First, so that a bad key file is told even where the secret is missing.
     let jwt = match jwt_keys(settings, issuer, data_dir)? {
         Ok(jwt) => jwt,
+        Err(_) if settings.refresh_secrets.0.is_empty() => {
+            return Ok(Err(FlowOff { variable: BOTH }));
+        }
         Err(off) => return Ok(Err(off)),
     };
     let given = &settings.refresh_secrets;

@@ -181,14 +181,15 @@ impl Service {
             }
         };
         let metrics = Arc::new(Metrics::new());
-        let store = Store::start(config.store(url), Arc::clone(&metrics)).await;
-        let store = store.map_err(|error| error.to_string())?;
         let shutting_down = ShuttingDown::default();
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         let data_dir = embedded.as_ref().map(|_| config.data_dir.as_path());
         let public_url = format!("http://{}:{}", public_host(&config.host), address.port());
         let flows = Flows::new(config.flows.clone(), public_url, data_dir);
         let flows = flows.map_err(Failure::configuration)?;
+        // After the keys: what is wrong with those, waiting for Redis does not mend.
+        let store = Store::start(config.store(url), Arc::clone(&metrics)).await;
+        let store = store.map_err(|error| error.to_string())?;
         let app = server::App {
             store: store.clone(),
             flows: Arc::new(flows),

@@ -42,6 +42,9 @@ pub struct Claims {
     /// Seconds since the epoch by Redis's clock, as is `iat`.
     pub exp: u64,
     pub iat: u64,
+    /// Ours have none, but a token that the same key has signed elsewhere may (RFC 7519, section 4.1.5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<u64>,
     /// Each token's own.
     pub jti: String,
     /// The session that it belongs to and dies with.
@@ -53,7 +56,10 @@ impl Claims {
     #[must_use]
     pub fn is_current(&self, now_ms: u64) -> bool {
         let begun = self.iat.saturating_mul(MS) <= now_ms.saturating_add(LEEWAY_MS);
-        begun && now_ms < self.exp.saturating_mul(MS)
+        let allowed = self
+            .nbf
+            .is_none_or(|nbf| nbf.saturating_mul(MS) <= now_ms.saturating_add(LEEWAY_MS));
+        begun && allowed && now_ms < self.exp.saturating_mul(MS)
     }
 }
 
@@ -140,6 +146,7 @@ impl JwtKeys {
             // A service that looks at the signature alone must not honour it for longer than the session.
             exp: (iat + self.lifetime_s).min((until_ms / MS).max(iat)),
             iat,
+            nbf: None,
             jti: uuid::Uuid::new_v4().to_string(),
             sid: session.to_owned(),
         }

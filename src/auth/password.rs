@@ -3,12 +3,12 @@
 //! Verifying is slow on purpose, so it is what a flood of logins would choke on first: the queue is bounded, and
 //! whoever finds it full is told so at once. An unknown user costs the same work as a known one.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::phc::{Output, PasswordHash};
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Memory, passes and lanes that OWASP's Password Storage Cheat Sheet asks for at least: 19 MiB, 2, 1.
@@ -19,8 +19,9 @@ const LANES: u32 = 1;
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
 /// bcrypt sees no more bytes of a password than these.
 const BCRYPT_BYTES_MAX: usize = 72;
-/// Most rounds of an imported hash, as a power of two: about a second of one core.
-pub const BCRYPT_COST_MAX: u32 = 14;
+/// Most rounds of an imported hash, as a power of two: a quarter of a second of one core. More, and a
+/// few requests would keep everybody else from logging in.
+pub const BCRYPT_COST_MAX: u32 = 12;
 /// How bcrypt hashes begin. `$2x$` is the mark of a broken implementation.
 const BCRYPT_MARKS: [&str; 3] = ["$2a$", "$2b$", "$2y$"];
 /// Logins that may wait, for each that is being verified: a second's worth at 30 ms each.
@@ -81,6 +82,29 @@ pub struct Passwords {
     places: Arc<Semaphore>,
     /// One turn for each core.
     turns: Arc<Semaphore>,
+    /// As many as have ever been verified at once.
+    memories: Arc<Memories>,
+}
+
+/// What hashes are computed in: 19 MiB each, made when first needed and kept. An allocator that has to find such a
+/// piece for each login finds it among the smaller ones that came meanwhile: a burst of logins cost a gigabyte.
+#[derive(Debug, Default)]
+struct Memories(Mutex<Vec<Vec<Block>>>);
+
+impl Memories {
+    fn kept(&self) -> MutexGuard<'_, Vec<Vec<Block>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` with one that nobody else uses.
+    fn with<T>(&self, work: impl FnOnce(&mut [Block]) -> T) -> T {
+        let kept = self.kept().pop();
+        let mut memory =
+            kept.unwrap_or_else(|| vec![Block::default(); ARGON2.params().block_count()]);
+        let done = work(&mut memory);
+        self.kept().push(memory);
+        done
+    }
 }
 
 impl Default for Passwords {
@@ -100,6 +124,7 @@ impl Passwords {
         Self {
             places: Arc::new(Semaphore::new(at_once + waiting)),
             turns: Arc::new(Semaphore::new(at_once)),
+            memories: Arc::default(),
         }
     }
 
@@ -116,8 +141,9 @@ impl Passwords {
         };
         // Held by the work, which goes on even if the caller has gone.
         let held: [OwnedSemaphorePermit; 2] = [place, turn];
+        let memories = self.memories.clone();
         let work = tokio::task::spawn_blocking(move || {
-            let verdict = verify(&password, hash.as_deref());
+            let verdict = memories.with(|memory| verify(&password, hash.as_deref(), memory));
             drop(held);
             verdict
         });
@@ -128,36 +154,55 @@ impl Passwords {
     }
 }
 
-fn verify(password: &str, hash: Option<&str>) -> Verdict {
+fn verify(password: &str, hash: Option<&str>, memory: &mut [Block]) -> Verdict {
     let hash = hash.filter(|_| password.len() <= PASSWORD_BYTES_MAX);
     match hash {
-        Some(hash) if bcrypt_cost(hash).is_some() => verify_bcrypt(password, hash),
-        Some(hash) => verify_argon2(password, hash).unwrap_or_else(|| {
+        Some(hash) if bcrypt_cost(hash).is_some() => verify_bcrypt(password, hash, memory),
+        Some(hash) => verify_argon2(password, hash, memory).unwrap_or_else(|| {
             tracing::error!("a user's password hash can't be read: set the password again");
-            as_nobody(password)
+            as_nobody(password, memory)
         }),
-        None => as_nobody(password),
+        None => as_nobody(password, memory),
     }
 }
 
 /// The work of a verification, for nothing.
-fn as_nobody(password: &str) -> Verdict {
+fn as_nobody(password: &str, memory: &mut [Block]) -> Verdict {
     let shown = &password.as_bytes()[..password.len().min(PASSWORD_BYTES_MAX)];
     if let Ok(nobody) = PasswordHash::new(NOBODY) {
-        let _ = ARGON2.verify_password(shown, &nobody);
+        let _ = matches(shown, &nobody, memory);
     }
     Verdict::Wrong
 }
 
+/// Whether that is the password of the hash, by the hash's own parameters; compared in constant time.
+fn matches(password: &[u8], stored: &PasswordHash, memory: &mut [Block]) -> bool {
+    let algorithm = Algorithm::try_from(stored.algorithm.as_str()).ok();
+    let version = stored.version.and_then(|it| Version::try_from(it).ok());
+    let (Ok(params), Some(salt), Some(expected)) =
+        (Params::try_from(stored), &stored.salt, &stored.hash)
+    else {
+        return false;
+    };
+    match (algorithm, version) {
+        (Some(algorithm), Some(version)) if params.block_count() <= memory.len() => {
+            let mut found = vec![0; expected.as_bytes().len()];
+            let memory = &mut memory[..params.block_count()];
+            Argon2::new(algorithm, version, params)
+                .hash_password_into_with_memory(password, salt.as_ref(), &mut found, memory)
+                .is_ok_and(|()| Output::new(&found).is_ok_and(|found| found == *expected))
+        }
+        // Ours are none of these: somebody asked for more memory than we do.
+        _ => ARGON2.verify_password(password, stored).is_ok(),
+    }
+}
+
 /// `None`: that is no hash.
-fn verify_argon2(password: &str, hash: &str) -> Option<Verdict> {
+fn verify_argon2(password: &str, hash: &str, memory: &mut [Block]) -> Option<Verdict> {
     let stored = PasswordHash::new(hash).ok()?;
     let params = Params::try_from(&stored).ok()?;
     // Its own parameters count, not those of the verifier.
-    if ARGON2
-        .verify_password(password.as_bytes(), &stored)
-        .is_err()
-    {
+    if !matches(password.as_bytes(), &stored, memory) {
         return Some(Verdict::Wrong);
     }
     let strong = stored.algorithm.as_str() == Algorithm::Argon2id.as_str()
@@ -167,10 +212,10 @@ fn verify_argon2(password: &str, hash: &str) -> Option<Verdict> {
     Some(right(password, !strong))
 }
 
-fn verify_bcrypt(password: &str, hash: &str) -> Verdict {
+fn verify_bcrypt(password: &str, hash: &str, memory: &mut [Block]) -> Verdict {
     if bcrypt_cost(hash).is_none_or(|cost| cost > BCRYPT_COST_MAX) {
         tracing::error!("a user's bcrypt hash costs too much to verify: set the password again");
-        return as_nobody(password);
+        return as_nobody(password, memory);
     }
     if !bcrypt::verify(password, hash).unwrap_or(false) {
         return Verdict::Wrong;
@@ -191,6 +236,10 @@ fn right(password: &str, rehash: bool) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn verify(password: &str, hash: Option<&str>) -> Verdict {
+        Memories::default().with(|memory| super::verify(password, hash, memory))
+    }
 
     /// Cheap, for tests.
     fn weak(password: &str, algorithm: Algorithm) -> String {

@@ -53,15 +53,6 @@ impl Fields {
         self.unread.contains_key(name)
     }
 
-    /// Those members alone: where others are ignored, so is what is wrong with them.
-    #[must_use]
-    pub fn only(mut self, names: &[&str]) -> Self {
-        self.unread.retain(|name, _| names.contains(&name.as_str()));
-        self.errors
-            .retain(|error| names.contains(&error.field.as_str()));
-        self
-    }
-
     /// Notes a mistake.
     pub fn refuse(&mut self, name: &str, detail: impl Into<String>) {
         self.errors.push(FieldError {

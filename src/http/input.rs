@@ -135,20 +135,6 @@ impl FromRequest for JsonBody {
     }
 }
 
-/// The members of a body that is a JSON object, whatever its content type. Any other body is none: for routes
-/// that need no body and were always sent all kinds of it.
-pub struct ObjectBody(pub Option<Fields>);
-
-impl FromRequest for ObjectBody {
-    type Error = Problem;
-    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
-
-    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let body = read_body(request, payload.take());
-        async move { Ok(Self(parse_object(&body.await?).ok())) }.boxed_local()
-    }
-}
-
 fn too_large() -> Problem {
     Problem::new(
         Slug::PayloadTooLarge,

@@ -85,6 +85,11 @@ impl<'a> RawMembers<'a> {
     }
 
     #[must_use]
+    pub fn has_twice(&self, name: &str) -> bool {
+        self.twice.iter().any(|twice| twice == name)
+    }
+
+    #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }

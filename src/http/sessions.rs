@@ -287,8 +287,10 @@ fn within_limit(throttle: Throttle) -> Result<(), Problem> {
 }
 
 fn overloaded(_: Busy) -> Problem {
-    Problem::new(Slug::Overloaded, "too many logins are waiting")
+    let detail = "too many logins are waiting";
+    Problem::new(Slug::Overloaded, detail)
         .with_retry_after_ms(OVERLOADED_RETRY_MS)
+        .caused_by(detail)
 }
 
 fn invalid_credentials() -> Problem {

@@ -97,7 +97,7 @@ slugs! {
     PayloadTooLarge "payload-too-large" PAYLOAD_TOO_LARGE "The request is too large"
         "The body is over 1 MiB, or metadata over 64 KiB. Nothing was done. Send less, or split it \
          over several calls.";
-    UnsupportedMediaType "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "JSON is needed"
+    UnsupportedMediaType "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "Another content type is needed"
         "The request has a body that does not say it is JSON, or that is compressed. Send it as it \
          is with `Content-Type: application/json`.";
     RateLimited "rate-limited" TOO_MANY_REQUESTS "Too many requests"

@@ -5,8 +5,9 @@ use serde::Serialize;
 
 use super::answer::NO_STORE;
 use super::fields::{text, whole};
-use super::input::{JsonBody, NoQuery, ObjectBody};
+use super::input::{JsonBody, NoQuery};
 use super::problem::Problem;
+use super::raw::{RawBody, RawMembers};
 use crate::store::Store;
 use crate::token::bearer::{self, BEARER_BYTES_MAX};
 use crate::token::{DURATION_MS_MAX, Flow};
@@ -28,6 +29,9 @@ struct Checked {
     status: bool,
 }
 
+/// The member that says how long a token is to live.
+const TTL: &str = "ttl_seconds";
+
 /// No cache may keep it: neither a token, nor that it was good a while ago.
 fn told(body: &impl Serialize) -> HttpResponse {
     HttpResponse::Ok().insert_header(NO_STORE).json(body)
@@ -44,12 +48,8 @@ fn checked(status: bool) -> HttpResponse {
 ///
 /// # Errors
 /// `invalid-request`, `flow-full`, and the store's.
-pub async fn create_temporary_token(
-    _: NoQuery,
-    body: ObjectBody,
-    store: web::Data<Store>,
-) -> Answer {
-    let lifetime_ms = asked_lifetime_ms(body)?;
+pub async fn create_temporary_token(_: NoQuery, body: RawBody, store: web::Data<Store>) -> Answer {
+    let lifetime_ms = asked_lifetime_ms(&body.bytes)?;
     let made = store
         .create_opaque(Flow::Temporary, bearer::temporary, None, lifetime_ms)
         .await?;
@@ -60,13 +60,21 @@ pub async fn create_temporary_token(
     }))
 }
 
-fn asked_lifetime_ms(body: ObjectBody) -> Result<Option<u64>, Problem> {
-    let Some(fields) = body.0 else {
+/// What stands beside it is not looked into: it may be no number that we know.
+fn asked_lifetime_ms(body: &[u8]) -> Result<Option<u64>, Problem> {
+    let Ok(members) = RawMembers::parse(body) else {
         return Ok(None);
     };
-    let mut fields = fields.only(&["ttl_seconds"]);
-    let seconds = fields.optional("ttl_seconds", whole(1, DURATION_MS_MAX / 1_000));
-    fields.finish(Some(seconds.map(|seconds| seconds * 1_000)))
+    let Some(asked) = members.get(TTL) else {
+        return Ok(None);
+    };
+    if members.has_twice(TTL) {
+        return Err(Problem::field(TTL, "is given more than once"));
+    }
+    let value = serde_json::from_str(asked).unwrap_or_default();
+    let seconds = whole(1, DURATION_MS_MAX / 1_000)(&value);
+    let seconds = seconds.map_err(|invalid| Problem::field(TTL, invalid))?;
+    Ok(Some(seconds * 1_000))
 }
 
 /// `GET /app/valid/{token}`: whether it is alive. Whatever stands there instead of a token is simply not valid.

@@ -117,6 +117,15 @@ fn what_a_key_of_each_kind_signs_it_verifies() {
 }
 
 #[test]
+fn a_token_that_is_not_good_before_some_moment_is_not_good_before_it() {
+    let mut claims = keys(&[], &[SECRET]).claims("ann", "s", NOW_MS, FAR_MS);
+    assert!(claims.is_current(NOW_MS));
+    claims.nbf = Some(claims.iat + 3);
+    assert!(!claims.is_current(NOW_MS));
+    assert!(claims.is_current(NOW_MS + 3_000));
+}
+
+#[test]
 fn a_token_does_not_outlive_its_session() {
     let keys = keys(&[], &[SECRET]);
     for (left_ms, lives_s) in [(60_000, 60), (900_000, 900), (800, 0), (0, 0)] {

@@ -52,8 +52,8 @@ pub struct BearerRequest {
 #[derive(ToSchema)]
 #[allow(dead_code)] // for its schema
 struct OneTimeRequest {
-    /// At most 64 KiB.
-    meta: AnyObject,
+    /// At most 64 KiB. May be missing only where the header `user` is there: then the token is a unified one.
+    meta: Option<AnyObject>,
 }
 
 /// A one-time token to exchange; members of other names are ignored.
@@ -155,7 +155,9 @@ fn temporary() -> Vec<Entry> {
         .describe("A body that is not a JSON object is ignored.")
         .strict_query()
         .takes(
-            Shape::of::<TemporaryRequest>().ignoring_others(),
+            Shape::of::<TemporaryRequest>()
+                .ignoring_others()
+                .or_no_object(),
             Required::False,
             json!({"ttl_seconds": 600}),
         )

@@ -36,6 +36,16 @@ impl Shape {
         }
     }
 
+    /// Or any value that is no object, which is ignored.
+    pub fn or_no_object(mut self) -> Self {
+        use Type::{Array, Boolean, Integer, Null, Number, Object, String};
+        let any = [Object, Array, Boolean, Integer, Null, Number, String];
+        if let Some((_, RefOr::T(Schema::Object(object)))) = self.named.first_mut() {
+            object.schema_type = SchemaType::Array(any.to_vec());
+        }
+        self
+    }
+
     /// With members of other names too, which are ignored.
     pub fn ignoring_others(mut self) -> Self {
         if let Some((_, RefOr::T(Schema::Object(object)))) = self.named.first_mut() {

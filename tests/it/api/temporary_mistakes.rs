@@ -1,7 +1,10 @@
 //! Temporary tokens: every kind of wrong request, and what stands where a token should.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::json;
+use tokend::token::{Flow, PoolName};
 
 use super::mistakes::named;
 use super::temporary::{kept, made, status_of};
@@ -181,4 +184,27 @@ async fn other_methods_are_told_which_are_allowed() {
         assert_eq!(refused.header("allow"), Some(allow), "{path}");
     }
     assert_eq!(kept(&server).await, 0);
+}
+
+#[tokio::test]
+async fn what_stands_beside_a_lifetime_is_not_looked_into_and_the_lifetime_is_not_dropped() {
+    let server = Server::start().await;
+    let make = async |body: &'static str| {
+        let request = server.request(Method::POST, "/app/token").body(body);
+        answer(request).await
+    };
+    for body in [
+        r#"{"ttl_seconds": 5, "note": 1e400}"#,
+        r#"{"ttl_seconds": 5, "note": "\ud800"}"#,
+    ] {
+        let made = make(body).await.json(200);
+        let flow = PoolName::of_flow(Flow::Temporary);
+        server.fixture.pass(&flow, Duration::from_secs(6)).await;
+        let token = json!({"token": made["token"]});
+        let told = server.post("/app/valid", token).await.json(200);
+        assert_eq!(told["status"], false, "{body}");
+    }
+    let huge = make(r#"{"ttl_seconds": 1e400}"#).await;
+    let told = huge.problem("invalid-request", 400);
+    assert_eq!(told["errors"][0]["field"], "ttl_seconds");
 }
