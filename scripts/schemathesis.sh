@@ -71,8 +71,11 @@ run() {
         --max-examples "$EXAMPLES" --seed "$SEED" --generation-database none --continue-on-failure "${@:2}"
 }
 status=0
-run "$work/any.toml" || status=$?
+run "$work/any.toml" --exclude-path /app/token || status=$?
 run "$work/seats.toml" --include-path-regex '^/v1/pools/\{pool\}/' || status=$?
+# By contract this one ignores a body that it can't read.
+checks=${checks/,negative_data_rejection/}
+run "$work/any.toml" --include-path /app/token || status=$?
 if ! curl -fsS -o "$work/ready" "$url/readyz"; then
     echo "tokend is not ready any more:" >&2
     tail -n 20 "$work/log" >&2
