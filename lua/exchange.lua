@@ -61,14 +61,11 @@ end
 
 local items, i = {}, 1 -- all are checked before the first write
 while i <= #ARGV do
-  local number, count = tonumber(ARGV[i + 4]), 2 * tonumber(ARGV[i + 8])
-  local asked = {
-    grace = tonumber(ARGV[i + 5]), renew = ARGV[i + 6] == 'renew', revoke = ARGV[i + 7] == 'revoke', fields = {},
-  }
-  if not number or not asked.grace or i + 8 + count > #ARGV then error('a count is not that of what it counts') end
-  for n = 1, count do asked.fields[n] = ARGV[i + 8 + n] end
-  items[#items + 1] = {pool_for(ARGV[i], ARGV[i + 1], ARGV[i + 2]) or false, ARGV[i + 3], number, asked}
-  i = i + 9 + count
+  local p, family, number = pool_for(ARGV[i], ARGV[i + 1], ARGV[i + 2]), ARGV[i + 3], tonumber(ARGV[i + 4])
+  local asked = {grace = tonumber(ARGV[i + 5]), renew = ARGV[i + 6] == 'renew', revoke = ARGV[i + 7] == 'revoke'}
+  if not number or not asked.grace then error('a number is none') end
+  asked.fields, i = list_after(i + 8, 2 * tonumber(ARGV[i + 8]))
+  items[#items + 1] = {p or false, family, number, asked}
 end
 
 local replies = {}

@@ -54,14 +54,6 @@ local function generate(p, key, fingerprint, born, tokens)
   return {'added', existing, expires_at}
 end
 
--- `count` arguments behind the one that says how many; the position of the one behind them.
-local function list_after(i, count)
-  if not count or i + count > #ARGV then error('a count is not that of what it counts') end
-  local list = {}
-  for n = 1, count do list[n] = ARGV[i + n] end
-  return list, i + count + 1
-end
-
 local items, i = {}, 1 -- all are checked before the first write
 while i <= #ARGV do
   local born, tokens = {holder = ARGV[i + 5], lifetime = tonumber(ARGV[i + 6])}, nil

@@ -26,6 +26,14 @@ local rung = false      -- whether the wheel changed, so that the alarm may have
 -- Whole numbers keep their digits (Lua prints 14 by itself; a fence has 16).
 local function int(number) return string.format('%.0f', number) end
 
+-- `count` arguments behind the one that says how many; the position of the one behind them.
+local function list_after(i, count)
+  if not count or i + count > #ARGV then error('a count is not that of what it counts') end
+  local list = {}
+  for n = 1, count do list[n] = ARGV[i + n] end
+  return list, i + count + 1
+end
+
 local function bulk(command, key, args)
   for first = 1, #args, CALL_ARGS_MAX do
     redis.call(command, key, unpack(args, first, math.min(first + CALL_ARGS_MAX - 1, #args)))

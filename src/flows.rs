@@ -127,9 +127,9 @@ fn jwt_keys(
                 variable: JWT_PRIVATE_KEY_FILE,
             }));
         };
-        // Made in any case, for making one can fail, and thrown away where one is kept.
-        let made = new_private_key()?;
-        kept(directory, JWT_KEY_NAME, || made.into_bytes())?;
+        kept(directory, JWT_KEY_NAME, || {
+            new_private_key().map(String::into_bytes)
+        })?;
         files.push(directory.join(JWT_KEY_NAME));
     }
     let (issuer, audience) = (issuer.to_owned(), settings.audience.clone());
@@ -147,7 +147,7 @@ fn secrets(
     match data_dir {
         _ if !given.0.is_empty() => Ok(Ok(given.clone())),
         Some(directory) => {
-            let secret = kept(directory, name, || bearer::random().into_bytes())?;
+            let secret = kept(directory, name, || Ok(bearer::random().into_bytes()))?;
             Ok(Ok(Secrets(vec![secret])))
         }
         None => Ok(Err(FlowOff { variable })),

@@ -15,7 +15,7 @@ const KEPT_BYTES_MAX: u64 = 16 * 1024;
 pub fn kept(
     directory: &Path,
     name: &str,
-    make: impl FnOnce() -> Vec<u8>,
+    make: impl FnOnce() -> Result<Vec<u8>, String>,
 ) -> Result<Vec<u8>, String> {
     let path = directory.join(name);
     let told = |error: std::io::Error| format!("the secret {}: {error}", path.display());
@@ -41,7 +41,7 @@ pub fn kept(
             Ok(secret)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let secret = make();
+            let secret = make()?;
             // Written beside and renamed: a crash leaves all of it or nothing.
             let beside = directory.join(format!("{name}.new"));
             let write = || -> std::io::Result<()> {
@@ -73,9 +73,9 @@ mod tests {
     fn a_secret_is_made_once_and_kept_closed() {
         let directory = std::env::temp_dir().join(format!("tokend-secrets-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory");
-        let first = kept(&directory, "a.key", || b"one".to_vec());
+        let first = kept(&directory, "a.key", || Ok(b"one".to_vec()));
         assert_eq!(first.as_deref(), Ok(b"one".as_slice()));
-        assert_eq!(kept(&directory, "a.key", || b"two".to_vec()), first);
+        assert_eq!(kept(&directory, "a.key", || Ok(b"two".to_vec())), first);
         let path = directory.join("a.key");
         let mode = std::fs::metadata(&path)
             .expect("it is there")
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
         assert!(
-            kept(&directory, "a.key", || b"two".to_vec())
+            kept(&directory, "a.key", || Ok(b"two".to_vec()))
                 .is_err_and(|why| why.contains("chmod 600"))
         );
         std::fs::remove_dir_all(&directory).expect("cleaned up");

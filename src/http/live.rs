@@ -4,6 +4,10 @@
 //! A token's form tells its kind, since each flow makes its own: five parts with dots between are a rotating
 //! token (whose key tells the flow), three a signed one, a colon is in temporary ones alone.
 
+use std::future::{Ready, ready};
+
+use actix_web::dev::Payload;
+use actix_web::{Error, FromRequest, HttpRequest, web};
 use serde::Serialize;
 
 use crate::auth::jwt::Claims;
@@ -45,12 +49,23 @@ enum Said {
 }
 
 /// The store and the keys that tokens are checked with.
-pub struct Tokens<'a> {
-    pub store: &'a Store,
-    pub flows: &'a Flows,
+pub struct Tokens {
+    store: web::Data<Store>,
+    flows: web::Data<Flows>,
 }
 
-impl Tokens<'_> {
+impl FromRequest for Tokens {
+    type Error = Error;
+    type Future = Ready<Result<Self, Error>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let store = web::Data::from_request(request, payload).into_inner();
+        let flows = web::Data::from_request(request, payload).into_inner();
+        ready(store.and_then(|store| flows.map(|flows| Self { store, flows })))
+    }
+}
+
+impl Tokens {
     /// The token, if it is good.
     ///
     /// # Errors
@@ -69,7 +84,7 @@ impl Tokens<'_> {
                 Ok(current.map(|view| Live::of(Kind::OneTime, view)))
             }
             Some(Said::Refresh(said)) => {
-                let session = find_session(self.store, &SessionId::from(&said)).await?;
+                let session = find_session(&self.store, &SessionId::from(&said)).await?;
                 let current = session.filter(|(view, _)| view.number == said.number);
                 Ok(current.map(|(view, login)| Live {
                     subject: Some(login.name.to_string()),
@@ -98,7 +113,7 @@ impl Tokens<'_> {
         let Some(id) = SessionId::parse(&claims.sid) else {
             return Ok(None);
         };
-        let Some((view, login)) = find_session(self.store, &id).await? else {
+        let Some((view, login)) = find_session(&self.store, &id).await? else {
             return Ok(None);
         };
         // Redis's clock is the only one: a replica whose own is wrong decides nothing.

@@ -9,7 +9,6 @@ use super::form::TokenForm;
 use super::live::{Kind, Live, Tokens};
 use super::problem::Problem;
 use crate::flows::Flows;
-use crate::store::Store;
 
 type Answer = Result<HttpResponse, Problem>;
 
@@ -111,15 +110,7 @@ pub async fn show_metadata(flows: web::Data<Flows>) -> Answer {
 ///
 /// # Errors
 /// `invalid-request`, `unsupported-media-type`, and the store's.
-pub async fn introspect_token(
-    form: TokenForm,
-    store: web::Data<Store>,
-    flows: web::Data<Flows>,
-) -> Answer {
-    let tokens = Tokens {
-        store: &store,
-        flows: &flows,
-    };
+pub async fn introspect_token(form: TokenForm, tokens: Tokens) -> Answer {
     let live = tokens.find(&form.0).await?;
     let told = live.as_ref().map(Introspection::of).unwrap_or_default();
     Ok(HttpResponse::Ok().insert_header(NO_STORE).json(told))
@@ -129,15 +120,7 @@ pub async fn introspect_token(
 ///
 /// # Errors
 /// `invalid-request`, `unsupported-media-type`, and the store's.
-pub async fn revoke_token(
-    form: TokenForm,
-    store: web::Data<Store>,
-    flows: web::Data<Flows>,
-) -> Answer {
-    let tokens = Tokens {
-        store: &store,
-        flows: &flows,
-    };
+pub async fn revoke_token(form: TokenForm, tokens: Tokens) -> Answer {
     tokens.revoke(&form.0).await?;
     Ok(HttpResponse::Ok().insert_header(NO_STORE).finish())
 }

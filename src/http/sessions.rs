@@ -203,15 +203,11 @@ pub async fn log_out(
 pub async fn validate_token(
     _: NoQuery,
     body: JsonBody,
-    store: web::Data<Store>,
+    tokens: Tokens,
     flows: web::Data<Flows>,
 ) -> Answer {
     sessions(&flows)?;
     let token = token_field(body.0)?;
-    let tokens = Tokens {
-        store: &store,
-        flows: &flows,
-    };
     let claims = tokens.find_access(&token).await?;
     Ok(HttpResponse::Ok().insert_header(NO_STORE).json(Validated {
         valid: claims.is_some(),
@@ -226,15 +222,11 @@ pub async fn validate_token(
 pub async fn revoke_token(
     _: NoQuery,
     body: JsonBody,
-    store: web::Data<Store>,
+    tokens: Tokens,
     flows: web::Data<Flows>,
 ) -> Answer {
     sessions(&flows)?;
     let token = token_field(body.0)?;
-    let tokens = Tokens {
-        store: &store,
-        flows: &flows,
-    };
     let revoked = tokens.revoke_session(&token).await?;
     Ok(HttpResponse::Ok()
         .insert_header(NO_STORE)

@@ -33,39 +33,31 @@ impl Store {
         subject: Option<Holder>,
         lifetime_ms: Option<u64>,
     ) -> Result<Option<(String, Created)>, StoreError> {
-        // One limit for all that is tried, however many partitions are full.
-        let tries = self.try_opaque(flow, new_token, subject, lifetime_ms);
-        self.inner.within(true, Box::pin(tries)).await
-    }
-
-    async fn try_opaque(
-        &self,
-        flow: Flow,
-        new_token: fn() -> String,
-        subject: Option<Holder>,
-        lifetime_ms: Option<u64>,
-    ) -> Result<Option<(String, Created)>, StoreError> {
         let partitions = self.inner.keys.partitions.len();
-        let mut full = BTreeSet::new();
-        while full.len() < partitions {
-            let token = new_token();
-            let hash = BearerHash::of(&token);
-            let partition = hash.partition(partitions);
-            if full.contains(&partition) {
-                continue;
+        let tries = async {
+            let mut full = BTreeSet::new();
+            while full.len() < partitions {
+                let token = new_token();
+                let hash = BearerHash::of(&token);
+                let partition = hash.partition(partitions);
+                if full.contains(&partition) {
+                    continue;
+                }
+                let birth = Birth {
+                    id: hash.id(),
+                    subject: subject.clone(),
+                    lifetime_ms,
+                    metadata: Metadata::default(),
+                };
+                match self.create(flow, partition, &birth).await? {
+                    CreateOutcome::Created(created) => return Ok(Some((token, created))),
+                    CreateOutcome::Full => full.insert(partition),
+                };
             }
-            let birth = Birth {
-                id: hash.id(),
-                subject: subject.clone(),
-                lifetime_ms,
-                metadata: Metadata::default(),
-            };
-            match self.create(flow, partition, &birth).await? {
-                CreateOutcome::Created(created) => return Ok(Some((token, created))),
-                CreateOutcome::Full => full.insert(partition),
-            };
-        }
-        Ok(None)
+            Ok(None)
+        };
+        // One limit for all that is tried, however many partitions are full.
+        self.inner.within(true, Box::pin(tries)).await
     }
 
     /// Makes a new family of rotating tokens; its first token is number 1. `None`: the flow is full.
@@ -73,16 +65,6 @@ impl Store {
     /// # Errors
     /// When Redis could not answer; see [`StoreError`].
     pub async fn create_family(
-        &self,
-        flow: Flow,
-        subject: Option<Holder>,
-        metadata: Metadata,
-    ) -> Result<Option<(Rotating, Created)>, StoreError> {
-        let tries = self.try_family(flow, subject, metadata);
-        self.inner.within(true, Box::pin(tries)).await
-    }
-
-    async fn try_family(
         &self,
         flow: Flow,
         subject: Option<Holder>,
@@ -96,19 +78,25 @@ impl Store {
             metadata,
         };
         let start = rand::random_range(0..partitions);
-        for partition in (start..partitions).chain(0..start) {
-            if let CreateOutcome::Created(created) = self.create(flow, partition, &birth).await? {
-                let token = Rotating {
-                    partition,
-                    family: birth.id,
-                    number: Fence::FIRST,
-                };
-                return Ok(Some((token, created)));
+        let tries = async {
+            for partition in (start..partitions).chain(0..start) {
+                if let CreateOutcome::Created(created) =
+                    self.create(flow, partition, &birth).await?
+                {
+                    let token = Rotating {
+                        partition,
+                        family: birth.id.clone(),
+                        number: Fence::FIRST,
+                    };
+                    return Ok(Some((token, created)));
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        };
+        self.inner.within(true, Box::pin(tries)).await
     }
 
+    /// One try; its caller has the time limit.
     async fn create(
         &self,
         flow: Flow,
@@ -118,7 +106,7 @@ impl Store {
         let inner = &self.inner;
         let item = |shard| Generate::birth(shard, birth);
         let (pool, at) = (PoolName::of_flow(flow), Some(partition));
-        let done = inner.run_at(&pool, at, &inner.batchers.generate, item);
+        let done = inner.rounds(&pool, at, &inner.batchers.generate, item);
         match done.await? {
             Some(GenerateOutcome::Added {
                 born: Some(created),

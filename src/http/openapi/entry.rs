@@ -150,11 +150,7 @@ impl Entry {
         description: &'static str,
         example: impl Into<Value>,
     ) -> Self {
-        let parameter = ParameterBuilder::new()
-            .name(name)
-            .parameter_in(ParameterIn::Path)
-            .required(Required::True);
-        self.parameter::<T>(parameter, description, example)
+        self.parameter::<T>(ParameterIn::Path, name, description, example)
     }
 
     /// A query parameter that may be absent.
@@ -164,11 +160,7 @@ impl Entry {
         description: &'static str,
         example: impl Into<Value>,
     ) -> Self {
-        let parameter = ParameterBuilder::new()
-            .name(name)
-            .parameter_in(ParameterIn::Query)
-            .required(Required::False);
-        self.parameter::<T>(parameter, description, example)
+        self.parameter::<T>(ParameterIn::Query, name, description, example)
     }
 
     /// A header that may be absent.
@@ -178,22 +170,26 @@ impl Entry {
         description: &'static str,
         example: impl Into<Value>,
     ) -> Self {
-        let parameter = ParameterBuilder::new()
-            .name(name)
-            .parameter_in(ParameterIn::Header)
-            .required(Required::False);
-        self.parameter::<T>(parameter, description, example)
+        self.parameter::<T>(ParameterIn::Header, name, description, example)
     }
 
     fn parameter<T: ToSchema>(
         mut self,
-        parameter: ParameterBuilder,
+        within: ParameterIn,
+        name: &str,
         description: &'static str,
         example: impl Into<Value>,
     ) -> Self {
         let shape = Shape::of::<T>();
         self.named.extend(shape.named);
-        let parameter = parameter
+        let required = match within {
+            ParameterIn::Path => Required::True,
+            _ => Required::False,
+        };
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(within)
+            .required(required)
             .description(Some(description))
             .schema(Some(shape.schema))
             .example(Some(example.into()));
