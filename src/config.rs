@@ -8,6 +8,7 @@
 //! `.env.example` (a test compares the names).
 
 pub(crate) mod dotenv;
+mod durability;
 mod env;
 mod flows;
 mod redis_url;
@@ -24,7 +25,7 @@ use self::env::Env;
 pub use self::env::variable_names;
 pub use self::flows::{CorsOrigins, FlowSettings, Secrets, one_time_lifetime};
 pub use self::redis_url::RedisUrl;
-use crate::store::StoreConfig;
+use crate::store::{Durability, StoreConfig};
 use crate::telemetry::{Format, LogFilter};
 use crate::token::Policy;
 
@@ -64,6 +65,8 @@ pub struct Config {
     pub partitions: u32,
     /// `KEY_PREFIX`.
     pub key_prefix: String,
+    /// `DURABILITY`, `WAIT_REPLICAS`, `WAIT_TIMEOUT_MS`.
+    pub durability: Durability,
     /// `WORKERS`.
     pub workers: usize,
     /// `SHUTDOWN_DELAY`.
@@ -169,6 +172,7 @@ impl Config {
             redis_url: read.secret("REDIS_URL", env.redis_url.clone(), RedisUrl::parse),
             default_policy: default_policy(&env, &mut read),
             flows: FlowSettings::read(&env, &mut read),
+            durability: durability::read(&env, &mut read),
             log_filter: read.take(
                 "LOG_LEVEL",
                 env.log_level,
@@ -215,6 +219,7 @@ impl Config {
             partitions: self.partitions,
             default_policy: self.default_policy.clone(),
             flows: self.flows.limits,
+            durability: self.durability,
         }
     }
 }

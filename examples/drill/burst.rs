@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use fred::prelude::*;
 use fred::types::InfoKind;
 use tokend::metrics::Metrics;
-use tokend::store::{AssignRequest, GenerateRequest, NewTokens, Store, StoreConfig};
+use tokend::store::{AssignRequest, Durability, GenerateRequest, NewTokens, Store, StoreConfig};
 use tokend::token::{
     AssignOutcome, FlowsLimits, Policy, PolicyPatch, PoolName, TOKENS_PER_CALL_MAX,
 };
@@ -37,6 +37,7 @@ pub async fn drill() -> Report {
         partitions: 1, // so that both pools share one
         default_policy: Policy::FOR_DEFAULT_POOL,
         flows: FlowsLimits::DEFAULT,
+        durability: Durability::Memory,
     };
     let store = Store::start(config, metrics.clone())
         .await

@@ -8,7 +8,7 @@ use std::time::Instant;
 use fred::prelude::*;
 use fred::types::InfoKind;
 use tokend::metrics::Metrics;
-use tokend::store::{AssignRequest, Store, StoreConfig};
+use tokend::store::{AssignRequest, Durability, Store, StoreConfig};
 use tokend::token::{AssignOutcome, FlowsLimits, Policy, PoolName};
 
 use super::process::{self, Scratch};
@@ -31,6 +31,7 @@ pub async fn drill() -> Report {
         partitions: 1,
         default_policy: Policy::FOR_DEFAULT_POOL,
         flows: FlowsLimits::DEFAULT,
+        durability: Durability::Memory,
     };
     let store = Store::start(config, metrics.clone())
         .await

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fred::prelude::*;
 use serde_json::{Value, json};
 use tokend::metrics::Metrics;
-use tokend::store::{ExchangeRequest, Store, StoreConfig};
+use tokend::store::{Durability, ExchangeRequest, Store, StoreConfig};
 use tokend::token::rotating::Rotating;
 use tokend::token::{ExchangeOutcome, Flow, FlowsLimits, Metadata, Policy, bearer};
 
@@ -74,6 +74,7 @@ impl World {
             partitions: PARTITIONS,
             default_policy: Policy::FOR_DEFAULT_POOL,
             flows,
+            durability: Durability::Memory,
         };
         let store = Store::start(config, Arc::new(Metrics::new())).await;
         Self {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fred::prelude::*;
 use tokend::metrics::Metrics;
-use tokend::store::{AssignRequest, GenerateRequest, NewTokens, Store, StoreConfig};
+use tokend::store::{AssignRequest, Durability, GenerateRequest, NewTokens, Store, StoreConfig};
 use tokend::token::{AssignOutcome, FlowsLimits, Policy, PolicyPatch, PoolName};
 
 use super::Report;
@@ -72,6 +72,7 @@ async fn measure(report: &mut Report, name: &str, url: &str, prefix: &str) {
         partitions: 16,
         default_policy: Policy::FOR_DEFAULT_POOL,
         flows: FlowsLimits::DEFAULT,
+        durability: Durability::Memory,
     };
     let metrics = Arc::new(Metrics::new());
     let _alive = Store::start(config.clone(), metrics.clone())

@@ -35,6 +35,12 @@ pub(super) struct Env {
     pub partitions: Option<String>,
     /// `KEY_PREFIX`: the first part of every key in Redis.
     pub key_prefix: Option<String>,
+    /// `DURABILITY`: `memory` or `replicated`: what an acknowledged write has survived.
+    pub durability: Option<String>,
+    /// `WAIT_REPLICAS`: how many Redis replicas must have a write, where it is replicated.
+    pub wait_replicas: Option<String>,
+    /// `WAIT_TIMEOUT_MS`: milliseconds that a write waits for them.
+    pub wait_timeout_ms: Option<String>,
     /// `WORKERS`: HTTP threads.
     pub workers: Option<String>,
     /// `SHUTDOWN_DELAY`: seconds between answering "not ready" and closing the listener.

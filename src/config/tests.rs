@@ -156,9 +156,32 @@ fn numbers_out_of_range_are_refused() {
         ("SHUTDOWN_DELAY", "5.1"),
         ("SHUTDOWN_DELAY", "-0.1"),
         ("KEY_PREFIX", "a{b}"),
+        ("WAIT_REPLICAS", "0"),
+        ("WAIT_REPLICAS", "11"),
+        ("WAIT_TIMEOUT_MS", "0"),
+        ("WAIT_TIMEOUT_MS", "801"),
+        ("DURABILITY", "disk"),
     ] {
         assert_eq!(mistakes(&[(name, wrong)]).len(), 1, "{name}={wrong}");
     }
+}
+
+#[test]
+fn replicas_are_waited_for_only_where_writes_are_replicated() {
+    let durability =
+        |list: &[(&str, &str)]| Config::from_vars(vars(list)).expect("valid").durability;
+    let wait = [("WAIT_REPLICAS", "2"), ("WAIT_TIMEOUT_MS", "800")];
+    assert_eq!(durability(&wait), Durability::Memory);
+    let replicated = |replicas, timeout_ms| Durability::Replicated {
+        replicas,
+        timeout_ms,
+    };
+    assert_eq!(
+        durability(&[("DURABILITY", "replicated")]),
+        replicated(1, 500)
+    );
+    let all = [wait[0], wait[1], ("DURABILITY", "replicated")];
+    assert_eq!(durability(&all), replicated(2, 800));
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod batch;
 mod count;
 mod delete;
 mod drop_pool;
+mod durability;
 mod events;
 mod exchange;
 mod fingerprint;
@@ -42,6 +43,7 @@ mod verbs;
 
 pub use self::redis::check_url;
 pub use assign::{AssignRequest, Offer};
+pub use durability::Durability;
 pub use exchange::{ExchangeRequest, GRACE_MS};
 pub use generate::{GenerateRequest, NewTokens};
 pub use start::{StartError, StoreConfig};

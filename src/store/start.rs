@@ -19,7 +19,7 @@ use super::keys::Keys;
 use super::redis::Redis;
 use super::registry::{Registry, ensure_default, ensure_known_flows};
 use super::script::{Script, Scripts};
-use super::{Batchers, Inner, Store, events, layout, sweep};
+use super::{Batchers, Durability, Inner, Store, events, layout, sweep};
 use crate::metrics::Metrics;
 use crate::token::{FlowsLimits, Policy, PoolName, StoreError};
 
@@ -48,6 +48,8 @@ pub struct StoreConfig {
     pub default_policy: Policy,
     /// The limits of the flows.
     pub flows: FlowsLimits,
+    /// When a change counts as done.
+    pub durability: Durability,
 }
 
 /// Why the store can't start, in one line for whoever starts it.

@@ -9,7 +9,7 @@ use fred::interfaces::ConfigInterface;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use futures_util::future::join_all;
 use tokend::metrics::Metrics;
-use tokend::store::{NewTokens, Store, StoreConfig};
+use tokend::store::{Durability, NewTokens, Store, StoreConfig};
 use tokend::token::*;
 use tokio::task::JoinSet;
 
@@ -44,6 +44,7 @@ fn config(url: &str) -> StoreConfig {
         partitions: PARTITIONS,
         default_policy: Policy::FOR_DEFAULT_POOL,
         flows: FlowsLimits::DEFAULT,
+        durability: Durability::Memory,
     }
 }
 

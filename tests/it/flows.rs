@@ -4,7 +4,7 @@
 use fred::prelude::*;
 use futures_util::future::join_all;
 use serde_json::json;
-use tokend::store::StoreConfig;
+use tokend::store::{Durability, StoreConfig};
 use tokend::token::bearer;
 use tokend::token::rotating::new_family;
 use tokend::token::*;
@@ -42,6 +42,7 @@ impl Fixture {
             partitions,
             default_policy: Policy::FOR_DEFAULT_POOL,
             flows,
+            durability: Durability::Memory,
         })
         .await
     }

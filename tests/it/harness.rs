@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fred::prelude::*;
 use fred::types::Value;
 use tokend::metrics::Metrics;
-use tokend::store::{AssignRequest, GenerateRequest, NewTokens, Store, StoreConfig};
+use tokend::store::{AssignRequest, Durability, GenerateRequest, NewTokens, Store, StoreConfig};
 use tokend::token::{
     AssignOutcome, FlowsLimits, GenerateOutcome, Grant, Holder, IdempotencyKey, Policy,
     PolicyPatch, PoolName, TokenValue,
@@ -234,6 +234,7 @@ impl Fixture {
             partitions: PARTITIONS,
             default_policy: Policy::FOR_DEFAULT_POOL,
             flows: FlowsLimits::DEFAULT,
+            durability: Durability::Memory,
         })
         .await
     }

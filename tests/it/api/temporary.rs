@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokend::store::StoreConfig;
+use tokend::store::{Durability, StoreConfig};
 use tokend::token::{Flow, FlowLimits, FlowsLimits, Policy, PoolName, bearer};
 
 use super::mistakes::named;
@@ -72,6 +72,7 @@ async fn limited(max: u64) -> Server {
             temporary: limits,
             ..FlowsLimits::DEFAULT
         },
+        durability: Durability::Memory,
     });
     Server::on(fixture.await).await
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use tokend::store::{ExchangeRequest, GRACE_MS, StoreConfig};
+use tokend::store::{Durability, ExchangeRequest, GRACE_MS, StoreConfig};
 use tokend::token::bearer::{self, BearerHash};
 use tokend::token::rotating::Rotating;
 use tokend::token::*;
@@ -63,6 +63,7 @@ impl Case {
             partitions: PARTITIONS,
             default_policy: Policy::FOR_DEFAULT_POOL,
             flows: limits(61_234, 6),
+            durability: Durability::Memory,
         };
         let model = Model::new(config.flows);
         Self {

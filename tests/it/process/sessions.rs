@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
-use tokend::store::StoreConfig;
+use tokend::store::{Durability, StoreConfig};
 use tokend::token::{FlowsLimits, Policy};
 
 use super::{Directory, Ran, Service, tokend};
@@ -160,6 +160,7 @@ async fn no_token_no_secret_and_no_password_is_ever_in_the_log() {
         partitions: 2,
         default_policy: Policy::FOR_DEFAULT_POOL,
         flows: FlowsLimits::DEFAULT,
+        durability: Durability::Memory,
     };
     Fixture::with(config).await.add_user("ann").await;
     let secrets = traffic(&service).await;
