@@ -1,11 +1,9 @@
 //! What every test stands on: a real Redis, and a data set of its own for each test.
 
 use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fred::prelude::*;
 use fred::types::Value;
@@ -17,135 +15,16 @@ use tokend::token::{
 };
 use tokio::sync::OnceCell;
 
+pub use crate::support::*;
+
 /// Partitions of a test's data set: two, so that both "same partition" and "another" happen.
 pub const PARTITIONS: u32 = 2;
-/// Longest that a test waits for a condition. Far beyond what is expected: it is no timing assertion.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 static NAMESPACE: AtomicU32 = AtomicU32::new(0);
 
 /// Says so, past the test harness's capture, when a test can't run here.
 pub fn skip(test: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
-}
-
-/// A redis-server of our own on a free port, which ends with this process: its shell waits for our end
-/// of a pipe to close.
-pub struct OwnRedis {
-    pub url: String,
-    pub port: u16,
-    pub dir: PathBuf,
-    shell: Child,
-}
-
-impl OwnRedis {
-    /// `args` come behind the defaults: no persistence, no eviction.
-    pub async fn start(args: &[&str]) -> Option<Self> {
-        let found = Command::new("redis-server").arg("--version").output();
-        found.ok()?;
-        let port = free_port();
-        let dir = std::env::temp_dir().join(format!("tokend-it-{}-{port}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("a temporary directory");
-        let redis = Self {
-            url: format!("redis://127.0.0.1:{port}"),
-            port,
-            shell: run_redis(port, &dir, args),
-            dir,
-        };
-        redis.wait_until_up().await;
-        Some(redis)
-    }
-
-    pub async fn wait_until_up(&self) {
-        eventually("redis-server answers", async || {
-            tokio::net::TcpStream::connect(("127.0.0.1", self.port))
-                .await
-                .is_ok()
-        })
-        .await;
-    }
-
-    /// The server's process id, as it says itself.
-    pub async fn pid(&self) -> u32 {
-        let file = self.dir.join("redis.pid");
-        let read = || std::fs::read_to_string(&file).ok()?.trim().parse().ok();
-        // It listens a moment before it writes the file.
-        eventually("redis-server tells its pid", async || read().is_some()).await;
-        read().expect("just read")
-    }
-
-    /// kill -9, and wait until it is gone.
-    pub async fn kill(&mut self) {
-        let pid = self.pid().await;
-        signal(pid, "KILL");
-        eventually("redis-server is dead", async || {
-            !std::path::Path::new(&format!("/proc/{pid}")).exists()
-                || std::fs::read_to_string(format!("/proc/{pid}/stat"))
-                    .is_ok_and(|stat| stat.contains(") Z "))
-        })
-        .await;
-        let _ = self.shell.kill();
-        let _ = self.shell.wait();
-        let _ = std::fs::remove_file(self.dir.join("redis.pid"));
-    }
-
-    /// Starts it again on the same port and directory.
-    pub async fn restart(&mut self, args: &[&str]) {
-        self.shell = run_redis(self.port, &self.dir, args);
-        self.wait_until_up().await;
-    }
-}
-
-impl Drop for OwnRedis {
-    fn drop(&mut self) {
-        drop(self.shell.stdin.take());
-        let _ = self.shell.wait();
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-/// Its shell ends it when our end of the pipe closes, which it does however we end, and removes what it left.
-fn run_redis(port: u16, dir: &std::path::Path, args: &[&str]) -> Child {
-    let script = r#"redis-server "$@" & pid=$!; read -r _; kill -9 $pid; wait $pid; rm -rf "$0""#;
-    Command::new("sh")
-        .args(["-c", script])
-        .arg(dir)
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-        .args(["--dir", &dir.to_string_lossy(), "--pidfile"])
-        .arg(dir.join("redis.pid"))
-        .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"])
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("sh starts")
-}
-
-/// Sends a signal to a process that a test started.
-pub fn signal(pid: u32, name: &str) {
-    // The shell's own kill: a small Debian has no program of that name.
-    let sent = Command::new("sh")
-        .args(["-c", &format!("kill -{name} {pid}")])
-        .status();
-    assert!(
-        sent.is_ok_and(|status| status.success()),
-        "kill -{name} {pid}"
-    );
-}
-
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
-}
-
-/// Waits for a condition, checking often, and fails the test if it never comes.
-pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !condition().await {
-        assert!(Instant::now() < until, "never happened: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// Where tests find Redis: the `REDIS_URL` given, else a local redis-server, else a container.

@@ -24,5 +24,8 @@ mod races_flows;
 mod raw;
 mod replicas;
 mod scripts;
+#[path = "../support/mod.rs"]
+mod support;
+mod topologies;
 mod users;
 mod verbs;
