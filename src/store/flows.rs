@@ -8,6 +8,7 @@ use super::delete::Delete;
 use super::exchange::{Exchange, ExchangeRequest};
 use super::generate::{Birth, Generate};
 use super::inspect::{Found, Inspect};
+use super::shard::Place;
 use super::{Store, list};
 use crate::token::bearer::BearerHash;
 use crate::token::rotating::{Rotating, new_family};
@@ -105,7 +106,7 @@ impl Store {
     ) -> Result<CreateOutcome, StoreError> {
         let inner = &self.inner;
         let item = |shard| Generate::birth(shard, birth);
-        let (pool, at) = (PoolName::of_flow(flow), Some(partition));
+        let (pool, at) = (PoolName::of_flow(flow), Place::Partition(partition));
         let done = inner.rounds(&pool, at, &inner.batchers.generate, item);
         match done.await? {
             Some(GenerateOutcome::Added {
@@ -169,8 +170,8 @@ impl Store {
             token: id.clone(),
             with_metadata,
         };
-        let (pool, at) = (PoolName::of_flow(flow), Some(partition));
-        let done = inner.run_at(&pool, at, &inner.batchers.inspect, item);
+        let (pool, at) = (PoolName::of_flow(flow), Place::Partition(partition));
+        let done = inner.run(&pool, at, &inner.batchers.inspect, item);
         let Some(Some(Found {
             view,
             metadata,
@@ -211,8 +212,8 @@ impl Store {
             shard,
             request: request.clone(),
         };
-        let (pool, at) = (PoolName::of_flow(flow), Some(partition));
-        let done = inner.run_at(&pool, at, &inner.batchers.exchange, item);
+        let (pool, at) = (PoolName::of_flow(flow), Place::Partition(partition));
+        let done = inner.run(&pool, at, &inner.batchers.exchange, item);
         Ok(done.await?.unwrap_or(ExchangeOutcome::Absent))
     }
 
@@ -253,8 +254,8 @@ impl Store {
             shard,
             token: id.clone(),
         };
-        let (pool, at) = (PoolName::of_flow(flow), Some(partition));
-        let done = inner.run_at(&pool, at, &inner.batchers.delete, item);
+        let (pool, at) = (PoolName::of_flow(flow), Place::Partition(partition));
+        let done = inner.run(&pool, at, &inner.batchers.delete, item);
         Ok(matches!(done.await?, Some(DeleteOutcome::Deleted)))
     }
 
@@ -279,21 +280,22 @@ impl Store {
         mut show: impl FnMut(&BearerView),
     ) -> Result<(), StoreError> {
         let pool = PoolName::of_flow(flow);
+        self.inner.ready().await?;
         for partition in 0..self.inner.keys.partitions.len() {
-            let mut cursor = list::Cursor::default();
+            let (at, mut cursor) = (Place::Partition(partition), list::Cursor::default());
             loop {
-                let page = self.page_at(&pool, Some(partition), None, cursor, WALK_TOKENS);
-                let Some(page) = page.await? else {
+                let step = self.list_step(&pool, at, None, &cursor, WALK_TOKENS);
+                let Some(step) = step.await? else {
                     break;
                 };
-                for token in page.tokens {
+                for token in step.tokens {
                     let view = self
                         .inspect_bearer(flow, partition, &token.token, true)
                         .await?;
                     view.iter().for_each(&mut show);
                 }
-                let Some(next) = page.cursor else { break };
-                cursor = list::Cursor::parse(Some(&next)).unwrap_or_default();
+                let Some(next) = step.next else { break };
+                cursor = next;
                 tokio::time::sleep(WALK_PAUSE).await;
             }
         }

@@ -86,7 +86,7 @@ pub fn reply(mut data: &[u8]) {
     let (shard, token) = (shard(), token());
     decode(&answer, &Delete { shard, token });
     for reply in replies(&answer) {
-        if let Err(error) = list::decode(reply) {
+        if let Err(error) = list::decode(reply, 0) {
             is_discreet(&error);
         }
     }

@@ -59,6 +59,13 @@ impl Keys {
     pub fn partition_of(&self, pool: &str) -> usize {
         usize::from(redis_keyslot(pool.as_bytes())) % self.partitions.len()
     }
+
+    /// The partition of one of a pool's shards, `index` of `shards`. They lie evenly spaced from the pool's own
+    /// partition on, so evenly over the slots and over a cluster's primaries; a pool of one lies where it always lay.
+    pub fn partition_of_shard(&self, pool: &str, index: usize, shards: usize) -> usize {
+        let partitions = self.partitions.len();
+        (self.partition_of(pool) + index * partitions / shards) % partitions
+    }
 }
 
 /// The first of `p3.0`, `p3.1`, … whose slot lies within an eighth of the partition's even share of the
@@ -74,6 +81,8 @@ fn tag(index: u32, partitions: u32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -88,6 +97,43 @@ mod tests {
         assert_eq!(third.alarm, "tokend:1:{p3.4}:alarm");
         assert_eq!(keys.partition_of("default"), 6);
         assert_eq!(keys.partition_of("licence-seats"), 8);
+    }
+
+    #[test]
+    fn shards_never_move() {
+        let keys = Keys::new("tokend", 16);
+        let lie = |pool, shards| -> Vec<usize> {
+            (0..shards)
+                .map(|index| keys.partition_of_shard(pool, index, shards))
+                .collect()
+        };
+        assert_eq!(lie("licence-seats", 1), [8]);
+        assert_eq!(lie("licence-seats", 3), [8, 13, 2]);
+        assert_eq!(lie("licence-seats", 4), [8, 12, 0, 4]);
+        assert_eq!(lie("default", 5), [6, 9, 12, 15, 2]);
+    }
+
+    proptest! {
+        #[test]
+        fn shards_lie_in_partitions_of_their_own_evenly_spaced(
+            pool in "[a-z0-9][a-z0-9-]{0,62}", partitions in 1..=64_u32, wish in 1..=64_usize,
+        ) {
+            let keys = Keys::new("t", partitions);
+            let partitions = partitions as usize;
+            let shards = wish.min(partitions);
+            let lie = (0..shards).map(|index| keys.partition_of_shard(&pool, index, shards));
+            let lie: std::collections::BTreeSet<_> = lie.collect();
+            prop_assert_eq!(lie.len(), shards);
+            prop_assert!(lie.contains(&keys.partition_of(&pool)));
+            // However the partitions are cut into equal runs (primaries), none has two shards more than another.
+            for start in 0..partitions {
+                let half = partitions / 2;
+                let run = (start..start + half).map(|p| p % partitions);
+                let here = run.filter(|p| lie.contains(p)).count();
+                let even = shards * half / partitions;
+                prop_assert!(here >= even.saturating_sub(1) && here <= even + 2, "{here} of {shards}");
+            }
+        }
     }
 
     #[test]

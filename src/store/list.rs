@@ -7,32 +7,58 @@ use fred::types::Value;
 use super::inspect::view;
 use super::reply::{Reply, protocol};
 use super::shard::{Shard, number, text_or_empty};
-use crate::token::{Invalid, Page, State, StoreError, TokenValue};
+use crate::token::{Invalid, State, StoreError, TokenValue, TokenView};
 
-/// Where a walk goes on: Redis's own cursor, and the last token shown of what that gives.
+/// Where a walk goes on: in which of the pool's shards, Redis's own cursor there, and the last token shown of
+/// what that gives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cursor {
+    pub shard: usize,
     scan: u64,
     after: Option<TokenValue>,
 }
 
+/// What one call shows.
+pub(super) struct Step {
+    pub tokens: Vec<TokenView>,
+    /// Where the walk goes on in this shard; `None` at its end.
+    pub next: Option<Cursor>,
+}
+
 impl Cursor {
-    /// From its public form `<scan>.<token in hex>`.
+    /// From its public form `<scan>.<token in hex>`, with `.<shard>` behind it where that is not the first.
     pub fn parse(text: Option<&str>) -> Result<Self, Invalid> {
         let Some(text) = text else {
             return Ok(Self::default());
         };
-        text.split_once('.')
-            .and_then(|(scan, after)| {
-                Some(Self {
-                    scan: scan.parse().ok()?,
-                    after: match after {
-                        "" => None,
-                        hex => Some(from_hex(hex)?),
-                    },
-                })
+        let mut parts = text.splitn(3, '.');
+        let mut read = || {
+            Some(Self {
+                scan: parts.next()?.parse().ok()?,
+                after: match parts.next()? {
+                    "" => None,
+                    hex => Some(from_hex(hex)?),
+                },
+                shard: match parts.next() {
+                    None => 0,
+                    Some(shard) => shard.parse().ok()?,
+                },
             })
-            .ok_or_else(|| Invalid("must be the cursor of the page before".to_owned()))
+        };
+        read().ok_or_else(Self::unknown)
+    }
+
+    /// With which that shard begins.
+    pub fn at_shard(shard: usize) -> Self {
+        Self {
+            shard,
+            ..Self::default()
+        }
+    }
+
+    /// Why a cursor is refused.
+    pub fn unknown() -> Invalid {
+        Invalid("must be the cursor of the page before".to_owned())
     }
 }
 
@@ -40,7 +66,11 @@ impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.", self.scan)?;
         let after = self.after.as_ref().map_or("", TokenValue::as_str);
-        after.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))
+        after.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        match self.shard {
+            0 => Ok(()),
+            shard => write!(f, ".{shard}"),
+        }
     }
 }
 
@@ -72,15 +102,16 @@ pub(super) fn encode(
     args
 }
 
-/// `None`: the shard is stale.
-pub(super) fn decode(mut reply: Reply) -> Result<Option<Page>, StoreError> {
+/// What the shard of that number answered. `None`: it is stale.
+pub(super) fn decode(mut reply: Reply, shard: usize) -> Result<Option<Step>, StoreError> {
     match reply.tag.as_str() {
         "stale" => Ok(None),
         "page" => {
             let (scan, after) = (reply.text()?, reply.text()?);
-            let cursor = match scan.as_str() {
+            let next = match scan.as_str() {
                 "" => None,
                 scan => Some(Cursor {
+                    shard,
                     scan: scan.parse().map_err(|_| protocol("a cursor", &"text"))?,
                     after: match after.as_str() {
                         "" => None,
@@ -95,9 +126,9 @@ pub(super) fn decode(mut reply: Reply) -> Result<Option<Page>, StoreError> {
                 let token = entry.token()?;
                 view(token, &mut entry)
             });
-            Ok(Some(Page {
+            Ok(Some(Step {
                 tokens: tokens.collect::<Result<_, _>>()?,
-                cursor: cursor.map(|cursor| cursor.to_string()),
+                next,
             }))
         }
         _ => reply.unknown(),

@@ -70,7 +70,7 @@ use self::register::Entry;
 use self::registry::Registry;
 use self::reply::Answer;
 use self::script::{Script, Scripts};
-use self::shard::Shard;
+use self::shard::{Place, Shard};
 use self::unblock::Unblock;
 use crate::metrics::Metrics;
 use crate::token::{PoolName, StoreError};
@@ -131,28 +131,39 @@ impl Inner {
         self.prepared.load(Ordering::Acquire)
     }
 
-    fn shard(&self, pool: &PoolName, entry: &Entry) -> Shard {
-        self.shard_at(pool, entry, None)
+    /// The shard that a call is for.
+    fn shard_at(&self, pool: &PoolName, entry: &Entry, place: Place<'_>) -> Shard {
+        let shards = entry.policy.shards;
+        let number = match place {
+            Place::Token(token) => token.shard(shards) as usize,
+            Place::Number(number) => number,
+            Place::Partition(partition) => return self.shard_in(partition, pool, entry),
+        };
+        let partition = self
+            .keys
+            .partition_of_shard(pool.as_str(), number, shards as usize);
+        self.shard_in(partition, pool, entry)
     }
 
-    /// The shard in that partition, or the only one that a pool of callers has.
-    fn shard_at(&self, pool: &PoolName, entry: &Entry, partition: Option<usize>) -> Shard {
+    fn shard_in(&self, partition: usize, pool: &PoolName, entry: &Entry) -> Shard {
         Shard {
             pool: pool.clone(),
-            partition: partition.unwrap_or_else(|| self.keys.partition_of(pool.as_str())),
+            partition,
             generation: entry.generation,
             version: entry.version,
         }
     }
 
-    /// All shards of a pool: a flow has one in each partition.
+    /// All shards of a pool, by their numbers: a flow has one in each partition.
     fn shards(&self, pool: &PoolName, entry: &Entry) -> Vec<Shard> {
-        if pool.flow().is_none() {
-            return vec![self.shard(pool, entry)];
+        if pool.flow().is_some() {
+            let partitions = 0..self.keys.partitions.len();
+            return partitions
+                .map(|partition| self.shard_in(partition, pool, entry))
+                .collect();
         }
-        let partitions = 0..self.keys.partitions.len();
-        partitions
-            .map(|partition| self.shard_at(pool, entry, Some(partition)))
+        (0..entry.policy.shards as usize)
+            .map(|number| self.shard_at(pool, entry, Place::Number(number)))
             .collect()
     }
 
@@ -238,47 +249,37 @@ impl Inner {
         Duration::from_millis(batch::QUEUE_MS_MAX)
     }
 
-    /// Sends an item to its pool's shard until the answer is one. `None`: no such pool.
+    /// Sends an item to a shard of its pool until the answer is one. `None`: no such pool.
     async fn run<V: Verb>(
         &self,
         pool: &PoolName,
-        batchers: &[Arc<Batcher<V>>],
-        item: impl Fn(Shard) -> V,
-    ) -> Result<Option<V::Outcome>, StoreError> {
-        self.run_at(pool, None, batchers, item).await
-    }
-
-    /// The same for the shard in that partition.
-    async fn run_at<V: Verb>(
-        &self,
-        pool: &PoolName,
-        partition: Option<usize>,
+        place: Place<'_>,
         batchers: &[Arc<Batcher<V>>],
         item: impl Fn(Shard) -> V,
     ) -> Result<Option<V::Outcome>, StoreError> {
         let writes = batchers.iter().any(|batcher| batcher.writes());
-        let rounds = self.rounds(pool, partition, batchers, item);
+        let rounds = self.rounds(pool, place, batchers, item);
         self.within(writes, rounds).await
     }
 
     async fn rounds<V: Verb>(
         &self,
         pool: &PoolName,
-        partition: Option<usize>,
+        place: Place<'_>,
         batchers: &[Arc<Batcher<V>>],
         item: impl Fn(Shard) -> V,
     ) -> Result<Option<V::Outcome>, StoreError> {
         self.ready().await?;
         let until = Instant::now() + Duration::from_millis(ROUNDS_MS_MAX);
         let mut first = true;
-        let mut shard = self.registry.shard(self, pool, partition).await?;
+        let mut shard = self.registry.shard(self, pool, place).await?;
         while let Some(at) = shard {
             match batchers[at.partition].submit(item(at.clone())).await? {
                 Done::Outcome(outcome) => return Ok(Some(outcome)),
                 Done::Again => shard = Some(at),
                 Done::Stale => {
                     let entry = Box::pin(self.registry.refresh(self, pool)).await?;
-                    shard = entry.map(|entry| self.shard_at(pool, &entry, partition));
+                    shard = entry.map(|entry| self.shard_at(pool, &entry, place));
                 }
             }
             // One more is always tried: a crowd whose data was lost takes this long to find out.

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::list::Cursor;
 use super::register::Entry;
 use super::registry::Put;
+use super::shard::Place;
 use super::{Inner, PROBE_MS_MAX, ROUNDS_MS_MAX, Store, count, list};
 use crate::token::{
     Invalid, Page, PolicyPatch, PoolCounts, PoolName, PoolView, PutPoolOutcome, State, StoreError,
@@ -32,41 +34,79 @@ impl Store {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Option<Result<Page, Invalid>>, StoreError> {
-        let cursor = match list::Cursor::parse(cursor) {
+        let cursor = match Cursor::parse(cursor) {
             Ok(cursor) => cursor,
             Err(invalid) => return Ok(Some(Err(invalid))),
         };
-        let page = self.page_at(pool, None, state, cursor, limit);
-        Ok(self.inner.within(false, page).await?.map(Ok))
+        let page = self.page_from(pool, state, cursor, limit);
+        self.inner.within(false, page).await
     }
 
-    pub(super) async fn page_at(
+    /// Shard after shard until the page is full.
+    async fn page_from(
         &self,
         pool: &PoolName,
-        partition: Option<usize>,
         state: Option<State>,
-        mut cursor: list::Cursor,
+        mut cursor: Cursor,
         limit: usize,
-    ) -> Result<Option<Page>, StoreError> {
+    ) -> Result<Option<Result<Page, Invalid>>, StoreError> {
         let inner = &self.inner;
         inner.ready().await?;
         let until = Instant::now() + Duration::from_millis(ROUNDS_MS_MAX);
-        let mut shard = inner.registry.shard(inner, pool, partition).await?;
+        let mut tokens = Vec::new();
+        loop {
+            let Some(entry) = inner.registry.entry(inner, pool).await? else {
+                return Ok(None);
+            };
+            let shards = entry.policy.shards as usize;
+            if cursor.shard >= shards {
+                return Ok(Some(Err(Cursor::unknown()))); // of a pool that was made again with fewer
+            }
+            let at = Place::Number(cursor.shard);
+            let left = limit - tokens.len();
+            let Some(step) = self.list_step(pool, at, state, &cursor, left).await? else {
+                return Ok(None);
+            };
+            tokens.extend(step.tokens);
+            let behind = Some(cursor.shard + 1).filter(|shard| *shard < shards);
+            let next = step.next.or_else(|| behind.map(Cursor::at_shard));
+            match next {
+                // Few of a large pool are in the state asked for, or the shard has no more: go on, a bounded
+                // call at a time.
+                Some(next)
+                    if (tokens.is_empty() || next.shard > cursor.shard)
+                        && tokens.len() < limit
+                        && Instant::now() < until =>
+                {
+                    cursor = next;
+                }
+                next => {
+                    let cursor = next.map(|cursor| cursor.to_string());
+                    return Ok(Some(Ok(Page { tokens, cursor })));
+                }
+            }
+        }
+    }
+
+    /// One call's worth of a shard. `None`: no such pool.
+    pub(super) async fn list_step(
+        &self,
+        pool: &PoolName,
+        place: Place<'_>,
+        state: Option<State>,
+        cursor: &Cursor,
+        limit: usize,
+    ) -> Result<Option<list::Step>, StoreError> {
+        let inner = &self.inner;
+        let until = Instant::now() + Duration::from_millis(ROUNDS_MS_MAX);
+        let mut shard = inner.registry.shard(inner, pool, place).await?;
         while let Some(at) = shard {
-            let args = list::encode(&at, state, &cursor, limit);
+            let args = list::encode(&at, state, cursor, limit);
             let answer = inner
                 .call_partition(&inner.scripts.list, at.partition, args)
                 .await?;
-            if let Some(page) = list::decode(answer.only()?)? {
-                // Few of a large pool are in the state asked for: go on, a bounded call at a time.
-                match &page.cursor {
-                    Some(next) if page.tokens.is_empty() && Instant::now() < until => {
-                        cursor = list::Cursor::parse(Some(next)).unwrap_or_default();
-                        shard = Some(at);
-                        continue;
-                    }
-                    _ => return Ok(Some(page)),
-                }
+            if let Some(step) = list::decode(answer.only()?, cursor.shard)? {
+                return Ok(Some(step));
             }
             if Instant::now() >= until {
                 return Err(StoreError::Unavailable(
@@ -74,7 +114,7 @@ impl Store {
                 ));
             }
             let entry = Box::pin(inner.registry.refresh(inner, pool)).await?;
-            shard = entry.map(|entry| inner.shard_at(pool, &entry, partition));
+            shard = entry.map(|entry| inner.shard_at(pool, &entry, place));
         }
         Ok(None)
     }
@@ -155,7 +195,7 @@ impl Store {
             Put::Changed(entry) => (false, entry),
             Put::ShardsFixed(shards) => return Ok(PutPoolOutcome::ShardsFixed { shards }),
         };
-        let counts = count::count(inner, &[inner.shard(pool, &entry)]).await?;
+        let counts = count::count(inner, &inner.shards(pool, &entry)).await?;
         let view = inner.view(pool, entry, counts.get(pool).copied().unwrap_or_default());
         Ok(if created {
             PutPoolOutcome::Created(view)

@@ -1,7 +1,7 @@
 //! Which pools there are. The truth is one HASH in Redis; each replica keeps a copy to name generations
 //! with, and a shard that disagrees makes it read again. So a copy may be old, and an answer never is.
 //!
-//! A change is made in two steps, registry first, shard second. A replica that dies between them leaves a
+//! A change is made in two steps, registry first, shards second. A replica that dies between them leaves a
 //! half-done change, which any replica that meets it finishes.
 
 use std::collections::btree_map::Entry::Vacant;
@@ -17,7 +17,7 @@ use super::drop_pool::drop_pool;
 use super::layout::layout;
 use super::register::{self, Entry, Status};
 use super::set_pool::{SetPool, set_pool};
-use super::shard::Shard;
+use super::shard::{Place, Shard};
 use crate::token::{Flow, Policy, PolicyPatch, PoolName, StoreError};
 
 /// Times that a change is tried again when another replica changes the same pool at that moment.
@@ -67,14 +67,19 @@ impl Registry {
         &self,
         inner: &Inner,
         pool: &PoolName,
-        partition: Option<usize>,
+        place: Place<'_>,
     ) -> Result<Option<Shard>, StoreError> {
-        let entry = match self.copied(pool) {
-            Some(entry) => Some(entry),
+        let entry = self.entry(inner, pool).await?;
+        Ok(entry.map(|entry| inner.shard_at(pool, &entry, place)))
+    }
+
+    /// What this replica knows of a pool, which may be old; `None` if there is no such pool.
+    pub async fn entry(&self, inner: &Inner, pool: &PoolName) -> Result<Option<Entry>, StoreError> {
+        match self.copied(pool) {
+            Some(entry) => Ok(Some(entry)),
             // Boxed: this is the way seldom gone, and its size would be every request's.
-            None => Box::pin(self.refresh(inner, pool)).await?,
-        };
-        Ok(entry.map(|entry| inner.shard_at(pool, &entry, partition)))
+            None => Box::pin(self.refresh(inner, pool)).await,
+        }
     }
 
     fn flight(&self, pool: &PoolName) -> Option<Arc<Flight>> {
@@ -238,9 +243,9 @@ async fn read_all(inner: &Inner) -> Result<BTreeMap<PoolName, Entry>, StoreError
         .collect()
 }
 
-/// Drops the shard, then the entry. Finding either gone is fine: another replica was at it too.
+/// Drops the shards, then the entry. Finding either gone is fine: another replica was at it too.
 async fn finish_deletion(inner: &Inner, pool: &PoolName, entry: &Entry) -> Result<(), StoreError> {
-    drop_pool(inner, pool, entry.generation).await?;
+    drop_pool(inner, pool, entry).await?;
     register::remove(inner, pool, entry).await?;
     Ok(())
 }

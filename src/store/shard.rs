@@ -2,7 +2,7 @@
 
 use fred::types::Value;
 
-use crate::token::{Metadata, PoolName};
+use crate::token::{Metadata, PoolName, TokenValue};
 
 /// Which pool, which making of it, and which policy the caller has seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,17 @@ impl Shard {
         args.push(number(self.generation));
         args.push(number(self.version));
     }
+}
+
+/// Which shard of a pool a call is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// That in which this token lies.
+    Token(&'a TokenValue),
+    /// That of this number.
+    Number(usize),
+    /// That in this partition: a bearer token tells it.
+    Partition(usize),
 }
 
 /// A number as an argument.

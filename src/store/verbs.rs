@@ -8,6 +8,7 @@ use super::delete::Delete;
 use super::generate::{Generate, GenerateRequest};
 use super::inspect::Inspect;
 use super::keep_alive::KeepAlive;
+use super::shard::Place;
 use super::unblock::Unblock;
 use crate::token::{
     AssignOutcome, DeleteOutcome, Fence, GenerateOutcome, InspectOutcome, KeepAliveOutcome,
@@ -25,7 +26,9 @@ impl Store {
         request: GenerateRequest,
     ) -> Result<GenerateOutcome, StoreError> {
         let item = |shard| Generate::new(shard, &request);
-        let done = self.inner.run(pool, &self.inner.batchers.generate, item);
+        let done = self
+            .inner
+            .run(pool, Place::Number(0), &self.inner.batchers.generate, item);
         Ok(done.await?.unwrap_or(GenerateOutcome::PoolNotFound))
     }
 
@@ -39,7 +42,9 @@ impl Store {
         request: AssignRequest,
     ) -> Result<AssignOutcome<Offer>, StoreError> {
         let item = |shard| Assign::new(shard, &request, Arc::downgrade(&self.inner));
-        let done = self.inner.run(pool, &self.inner.batchers.assign, item);
+        let done = self
+            .inner
+            .run(pool, Place::Number(0), &self.inner.batchers.assign, item);
         Ok(done.await?.unwrap_or(AssignOutcome::PoolNotFound))
     }
 
@@ -60,7 +65,12 @@ impl Store {
             fence,
             lifetime_ms,
         };
-        let done = self.inner.run(pool, &self.inner.batchers.keep_alive, item);
+        let done = self.inner.run(
+            pool,
+            Place::Token(token),
+            &self.inner.batchers.keep_alive,
+            item,
+        );
         Ok(done.await?.unwrap_or(KeepAliveOutcome::PoolNotFound))
     }
 
@@ -75,7 +85,12 @@ impl Store {
         fence: Option<Fence>,
     ) -> Result<UnblockOutcome, StoreError> {
         let item = |shard| Unblock::new(shard, token.clone(), fence);
-        let done = self.inner.run(pool, &self.inner.batchers.unblock, item);
+        let done = self.inner.run(
+            pool,
+            Place::Token(token),
+            &self.inner.batchers.unblock,
+            item,
+        );
         Ok(done.await?.unwrap_or(UnblockOutcome::PoolNotFound))
     }
 
@@ -92,7 +107,9 @@ impl Store {
             shard,
             token: token.clone(),
         };
-        let done = self.inner.run(pool, &self.inner.batchers.delete, item);
+        let done = self
+            .inner
+            .run(pool, Place::Token(token), &self.inner.batchers.delete, item);
         Ok(done.await?.unwrap_or(DeleteOutcome::PoolNotFound))
     }
 
@@ -110,7 +127,12 @@ impl Store {
             token: token.clone(),
             with_metadata: false,
         };
-        let done = self.inner.run(pool, &self.inner.batchers.inspect, item);
+        let done = self.inner.run(
+            pool,
+            Place::Token(token),
+            &self.inner.batchers.inspect,
+            item,
+        );
         Ok(match done.await? {
             Some(Some(found)) => InspectOutcome::Found(found.view),
             Some(None) => InspectOutcome::TokenNotFound,

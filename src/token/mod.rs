@@ -22,6 +22,7 @@ pub use policy::{Born, OnLapse, Policy, PolicyPatch};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Most bytes of a token's value or a holder's label. Long enough for any URL-safe credential, short
 /// enough that a record stays small.
@@ -186,6 +187,18 @@ impl TokenValue {
     pub fn generate() -> Self {
         Self(uuid::Uuid::new_v4().to_string())
     }
+
+    /// In which of its pool's shards it lies: stable for all time. Of a good hash of the whole value, so that
+    /// values that somebody chose are spread as evenly as ours.
+    #[must_use]
+    pub fn shard(&self, shards: u32) -> u32 {
+        let hash = Sha256::digest(self.0.as_bytes());
+        let first = hash
+            .iter()
+            .take(4)
+            .fold(0, |sum: u32, byte| sum << 8 | u32::from(*byte));
+        first % shards.max(1)
+    }
 }
 
 impl Holder {
@@ -293,5 +306,31 @@ impl State {
             "cooling" => Ok(Self::Cooling),
             _ => Err(Invalid("must be free, held or cooling".to_owned())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_lies_in_the_shard_in_which_it_always_lay() {
+        let shard = |value: &str, shards| TokenValue::parse(value).expect("a value").shard(shards);
+        assert_eq!(shard("seat-1", 1), 0);
+        let lie = ["seat-1", "seat-2", "{p0.0}a", "{p0.0}b"].map(|value| shard(value, 16));
+        assert_eq!(lie, [9, 6, 1, 14]);
+    }
+
+    #[test]
+    fn values_that_look_alike_are_spread_over_the_shards() {
+        let mut counts = [0; 4];
+        for n in 0..4_000 {
+            let value = TokenValue::parse(&format!("{{same}}-{n}")).expect("a value");
+            counts[value.shard(4) as usize] += 1;
+        }
+        assert!(
+            counts.iter().all(|count| (900..1_100).contains(count)),
+            "{counts:?}"
+        );
     }
 }
