@@ -2,7 +2,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help run test check audit drill fuzz fuzz-api fmt setup
+.PHONY: help run test check audit drill formal fuzz fuzz-api fmt setup
 
 # A released version, so that a check that passed today passes tomorrow. Built once (3 minutes on two
 # cores), kept in target/tools.
@@ -42,6 +42,9 @@ audit: $(CARGO_DENY) ## Look for known vulnerabilities among the dependencies (n
 drill: setup ## Kill, stall and flood real processes, and print the figures (12 minutes)
 	cargo build --release --locked --bins --example drill
 	target/release/examples/drill
+
+formal: ## Explore the formal model of the wheel and the fence further than the tests do (2 minutes)
+	TOKEND_FORMAL_LARGE=1 cargo test --release --locked --test formal -- --test-threads 1
 
 # How long `make fuzz` tries each target; `make fuzz FUZZ_S=600` for longer.
 FUZZ_S := 30
