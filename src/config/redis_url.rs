@@ -2,8 +2,24 @@
 
 use std::fmt;
 
-/// Schemes that tokend accepts.
-const SCHEMES: [&str; 3] = ["redis://", "rediss://", "redis+unix://"];
+/// Schemes that tokend accepts. The `ss` ones are TLS.
+const SCHEMES: [&str; 7] = [
+    "redis://",
+    "rediss://",
+    "redis+unix://",
+    "redis-sentinel://",
+    "rediss-sentinel://",
+    "redis-cluster://",
+    "rediss-cluster://",
+];
+
+/// What may stand behind the `?` where several servers are named.
+const SEVERAL: [&str; 4] = [
+    "node",
+    "sentinelServiceName",
+    "sentinelUsername",
+    "sentinelPassword",
+];
 
 /// Where Redis is. Printing it never shows user, password or query.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,7 +42,9 @@ impl RedisUrl {
                 |s| format!("begins with {s}:// but"),
             );
             return Err(format!(
-                "{given} must be redis://host:6379, rediss://host:6379 or redis+unix:///path/to/socket (or empty, for an embedded Redis)"
+                "{given} must be redis://host:6379, rediss://host:6379, redis+unix:///path/to/socket, \
+                 redis-sentinel://host:26379?sentinelServiceName=NAME&node=host2:26379 or \
+                 redis-cluster://host:6379?node=host2:6379 (or empty, for an embedded Redis)"
             ));
         };
         let rest = &text[scheme.len()..];
@@ -47,6 +65,9 @@ impl RedisUrl {
         } else if place.is_empty() || place.starts_with([':', '/']) {
             return Err(format!("must name a host: {scheme}host:6379"));
         }
+        if scheme.contains("-sentinel") || scheme.contains("-cluster") {
+            url.check_query()?;
+        }
         crate::store::check_url(text).map_err(|why| {
             format!(
                 "must be a URL, which this is not ({why}): {scheme}user:password@host:6379/0; in the password % is \
@@ -54,6 +75,34 @@ impl RedisUrl {
             )
         })?;
         Ok(url)
+    }
+
+    /// The client passes over what it does not know, and with it a misspelt node.
+    fn check_query(&self) -> Result<(), String> {
+        let behind = self.0.rsplit_once('?').map_or("", |(_, query)| query);
+        let mut names = behind.split('&').filter(|part| !part.is_empty());
+        let known = |part: &str| {
+            let name = part.split_once('=').map(|(name, _)| name);
+            name.is_some_and(|name| SEVERAL.contains(&name))
+        };
+        if !names.all(known) {
+            return Err(format!(
+                "must have nothing behind the ? but {}, each with a value",
+                SEVERAL.join(", ")
+            ));
+        }
+        let mut nodes = behind
+            .split('&')
+            .filter_map(|part| part.strip_prefix("node="));
+        let named = |node: &str| {
+            let parts = node.rsplit_once(':');
+            parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        };
+        if nodes.all(named) {
+            Ok(())
+        } else {
+            Err("must name each further node as node=host:port".to_owned())
+        }
     }
 
     /// The whole URL, password included: for the connection alone.
@@ -105,6 +154,15 @@ mod tests {
                 "redis+unix://u:hush@x/run/redis.sock",
                 "redis+unix://x/run/redis.sock",
             ),
+            (
+                "redis-sentinel://u:hush@s1:26379/2?sentinelServiceName=main&sentinelPassword=hush&node=s2:26379",
+                "redis-sentinel://s1:26379/2",
+            ),
+            (
+                "rediss-cluster://u:hush@c1:7000?node=c2:7000&node=c3:7000",
+                "rediss-cluster://c1:7000",
+            ),
+            ("redis-cluster://c1:7000", "redis-cluster://c1:7000"),
         ] {
             let url = RedisUrl::parse(given).expect(given);
             assert_eq!(url.to_string(), shown);
@@ -130,6 +188,11 @@ mod tests {
             "redis://:hush#s@db:6379",
             "redis://db:6379/hush",
             "redis://db:99999",
+            "redis-sentinel://db:26379",
+            "redis-sentinel://db:26379?servicename=hush",
+            "redis-cluster://db:7000?nodes=hush:7001",
+            "redis-cluster://db:7000?node=hush",
+            "redis-cluster://db:7000?node",
         ] {
             let why = RedisUrl::parse(given).expect_err(given);
             assert!(why.contains("must"), "{why}");

@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use tracing::{Instrument, debug_span, error};
 
 use super::keys::Partition;
-use super::redis::Redis;
-use super::reply::{Answer, Reply};
+use super::redis::{Called, Redis, UNCONFIRMED};
+use super::reply::Reply;
 use super::script::Script;
 use super::shard::Shard;
 use crate::metrics::Metrics;
@@ -133,6 +133,13 @@ impl<V: Verb> Batcher<V> {
         error
     }
 
+    /// It ran, but too few replicas have it: a failover may undo it.
+    fn unconfirmed(&self) -> StoreError {
+        let error = StoreError::OutcomeUnknown(format!("{}: {UNCONFIRMED}", V::NAME));
+        self.metrics.store_failed(&error);
+        error
+    }
+
     /// Whether it may have changed something that its answer did not tell.
     pub fn writes(&self) -> bool {
         self.script.writes
@@ -145,10 +152,11 @@ impl<V: Verb> Batcher<V> {
             }
             let oldest = batch[0].since.elapsed();
             let patience = Duration::from_millis(QUEUE_MS_MAX).saturating_sub(oldest);
-            if self.redis.connected_within(patience).await {
+            let slot = self.partition.slot;
+            if self.redis.usable_within(slot, patience).await.is_some() {
                 self.send(still_waited_for(batch)).await;
             } else {
-                fail(batch, &self.refusal("not connected to Redis"));
+                fail(batch, &self.refusal("its Redis is away"));
             }
         }
     }
@@ -198,10 +206,13 @@ impl<V: Verb> Batcher<V> {
             .batch_size
             .with_label_values(&[V::NAME])
             .observe(batch.len() as f64);
-        match self.redis.call(&self.script, keys, args).await {
-            Ok(answer) if answer.replies.len() == batch.len() => self.tell(batch, answer),
-            Ok(answer) => {
-                let (sent, got) = (batch.len(), answer.replies.len());
+        let called = self
+            .redis
+            .call(&self.script, self.partition.slot, keys, args);
+        match called.await {
+            Ok(called) if called.answer.replies.len() == batch.len() => self.tell(batch, called),
+            Ok(called) => {
+                let (sent, got) = (batch.len(), called.answer.replies.len());
                 let told = format!("{}: {sent} items, {got} replies", V::NAME);
                 fail(batch, &StoreError::Protocol(told));
             }
@@ -209,7 +220,8 @@ impl<V: Verb> Batcher<V> {
         }
     }
 
-    fn tell(&self, batch: Vec<Waiting<V>>, answer: Answer) {
+    fn tell(&self, batch: Vec<Waiting<V>>, called: Called) {
+        let Called { answer, confirmed } = called;
         self.metrics.settled(&answer.settled_lags());
         for (waiting, reply) in batch.into_iter().zip(answer.replies) {
             let tag = reply.tag.clone();
@@ -226,7 +238,14 @@ impl<V: Verb> Batcher<V> {
                 .transitions
                 .with_label_values(&[pool, V::NAME, &tag])
                 .inc();
-            // Nobody waits any more: dropping a grant gives it back.
+            // An answer that nobody waits for any more, or that must not be told, is dropped: a grant in it is
+            // given back.
+            let done = if confirmed {
+                done
+            } else {
+                drop(done);
+                Err(self.unconfirmed())
+            };
             let _ = waiting.answer.send(done);
         }
     }

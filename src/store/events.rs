@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike, ConfigInterface, EventInterface, PubsubInterface};
-use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{debug, info, warn};
 
 use super::Inner;
+use super::redis::{Node, end_of};
 
 /// How often a connection that stands subscribes again: a refusal, or a Redis that froze just then, must
 /// not leave a replica deaf for good.
@@ -57,19 +57,26 @@ async fn turn_on(client: &SubscriberClient) -> Channels {
     }
 }
 
-/// Listens for ever, and rings a partition's bell when its alarm expires. Subscribes again on every new
-/// connection.
-pub(super) fn listen(inner: &Arc<Inner>, bells: Vec<Arc<Notify>>) {
-    let subscriber = &inner.subscriber;
+/// Listens to one primary for as long as it is one, and rings a partition's bell when its alarm expires.
+/// Subscribes again on every new connection.
+///
+/// Events of expired keys come only from the node that has the key, so each primary is listened to; one that does
+/// not have an alarm never tells of it.
+pub(super) fn listen(inner: &Arc<Inner>, node: &Arc<Node>) {
     let alarms = inner.keys.partitions.iter().map(|p| p.alarm.clone());
-    let by_alarm: HashMap<_, _> = alarms.zip(bells).collect();
-    subscribe_on_connection(inner.clone(), subscriber.clone());
+    let by_alarm: HashMap<_, _> = alarms.zip(inner.bells.iter().cloned()).collect();
     // This channel never reports a lag that matters: bells keep one ring each, however many are missed.
-    let mut events = subscriber.keyspace_event_rx();
-    let inner = inner.clone();
+    let mut events = node.subscriber().keyspace_event_rx();
+    tokio::spawn(subscribe_on_connection(inner.clone(), node.clone()));
+    node.start_listening();
+    let mut end = node.end();
     tokio::spawn(async move {
-        while !inner.redis.stopping() {
-            match events.recv().await {
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = end_of(&mut end) => return,
+            };
+            match event {
                 Ok(event) if event.operation == "expired" => {
                     let key = event.key.as_str().unwrap_or_default();
                     if let Some(bell) = by_alarm.get(key) {
@@ -83,29 +90,33 @@ pub(super) fn listen(inner: &Arc<Inner>, bells: Vec<Arc<Notify>>) {
     });
 }
 
-fn subscribe_on_connection(inner: Arc<Inner>, subscriber: SubscriberClient) {
+async fn subscribe_on_connection(inner: Arc<Inner>, node: Arc<Node>) {
+    let subscriber = node.subscriber();
     let mut connections = subscriber.reconnect_rx();
-    tokio::spawn(async move {
-        let mut channels = Vec::new();
-        if subscriber.is_connected() {
-            channels = subscribe(&inner, &subscriber).await;
-        }
-        while !inner.redis.stopping() {
-            match tokio::time::timeout(SUBSCRIBE_AGAIN, connections.recv()).await {
-                Ok(Ok(_) | Err(RecvError::Lagged(_))) => {
-                    channels = subscribe(&inner, &subscriber).await;
-                }
-                Ok(Err(RecvError::Closed)) => return,
-                // The client says that all is well even where Redis refused, so ask again: who listens
-                // already loses nothing.
-                Err(_) if subscriber.is_connected() && !channels.is_empty() => {
-                    let again = subscriber.subscribe(channels.clone()).await;
-                    debug!(refused = again.is_err(), "subscribed again");
-                }
-                Err(_) => {}
+    let mut end = node.end();
+    let mut channels = Vec::new();
+    if subscriber.is_connected() {
+        channels = subscribe(&inner, subscriber).await;
+    }
+    loop {
+        let connection = tokio::select! {
+            connection = tokio::time::timeout(SUBSCRIBE_AGAIN, connections.recv()) => connection,
+            () = end_of(&mut end) => return,
+        };
+        match connection {
+            Ok(Ok(_) | Err(RecvError::Lagged(_))) => {
+                channels = subscribe(&inner, subscriber).await;
             }
+            Ok(Err(RecvError::Closed)) => return,
+            // The client says that all is well even where Redis refused, so ask again: who listens
+            // already loses nothing.
+            Err(_) if subscriber.is_connected() && !channels.is_empty() => {
+                let again = subscriber.subscribe(channels.clone()).await;
+                debug!(refused = again.is_err(), "subscribed again");
+            }
+            Err(_) => {}
         }
-    });
+    }
 }
 
 /// Returns the channels.

@@ -8,7 +8,7 @@ use fred::util::redis_keyslot;
 /// Version of the key schema. Another number is another data set.
 const SCHEMA: u32 = 1;
 /// Slots of a Redis Cluster.
-const SLOTS: u32 = 16_384;
+pub(super) const SLOTS: u16 = 16_384;
 
 /// The names of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,13 @@ pub(super) struct Partition {
     pub guard: String,
     /// The doorbell: expires when something falls due.
     pub alarm: String,
+    /// The slot that all its keys lie in.
+    pub slot: u16,
+}
+
+/// The slot of any key.
+pub(super) fn slot_of(key: &str) -> u16 {
+    redis_keyslot(key.as_bytes())
 }
 
 /// The names of one data set.
@@ -43,6 +50,7 @@ impl Keys {
                 Partition {
                     guard: format!("{prefix}:guard"),
                     alarm: format!("{prefix}:alarm"),
+                    slot: slot_of(&prefix),
                     prefix,
                 }
             })
@@ -71,8 +79,9 @@ impl Keys {
 /// The first of `p3.0`, `p3.1`, … whose slot lies within an eighth of the partition's even share of the
 /// slots, around its middle. Plain `p0` … `p15` would fall 4, 5 and 7 on three primaries.
 fn tag(index: u32, partitions: u32) -> String {
-    let middle = (2 * index + 1) * SLOTS / (2 * partitions);
-    let slack = (SLOTS / partitions / 8).max(8);
+    let slots = u32::from(SLOTS);
+    let middle = (2 * index + 1) * slots / (2 * partitions);
+    let slack = (slots / partitions / 8).max(8);
     (0u32..)
         .map(|salt| format!("p{index}.{salt}"))
         .find(|tag| u32::from(redis_keyslot(tag.as_bytes())).abs_diff(middle) <= slack)
@@ -140,10 +149,11 @@ mod tests {
     fn partitions_are_spread_evenly_over_the_slots() {
         for partitions in [1, 3, 16, 100, 1024] {
             let keys = Keys::new("t", partitions);
-            let share = SLOTS / partitions;
+            let slots = u32::from(SLOTS);
+            let share = slots / partitions;
             for (index, partition) in keys.partitions.iter().enumerate() {
                 let slot = u32::from(redis_keyslot(partition.prefix.as_bytes()));
-                let start = u32::try_from(index).unwrap() * SLOTS / partitions;
+                let start = u32::try_from(index).unwrap() * slots / partitions;
                 assert!(
                     slot + share >= start && slot <= start + share + 8,
                     "partition {index} of {partitions} lies in slot {slot}"

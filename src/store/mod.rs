@@ -27,6 +27,7 @@ mod keys;
 mod layout;
 mod list;
 mod pools;
+mod prepare;
 mod redis;
 mod register;
 mod registry;
@@ -53,9 +54,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use fred::clients::SubscriberClient;
+use fred::clients::Client;
 use fred::interfaces::ClientLike;
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use self::assign::Assign;
 use self::batch::{Batcher, Done, Verb};
@@ -64,8 +67,8 @@ use self::exchange::Exchange;
 use self::generate::Generate;
 use self::inspect::Inspect;
 use self::keep_alive::KeepAlive;
-use self::keys::Keys;
-use self::redis::Redis;
+use self::keys::{Keys, slot_of};
+use self::redis::{Redis, UNCONFIRMED};
 use self::register::Entry;
 use self::registry::Registry;
 use self::reply::Answer;
@@ -105,14 +108,14 @@ struct Inner {
     keys: Keys,
     scripts: Scripts,
     redis: Arc<Redis>,
-    /// Hears the expiry events; a connection that subscribes can do nothing else.
-    subscriber: SubscriberClient,
+    /// One per partition: rung when something there may have fallen due.
+    bells: Vec<Arc<Notify>>,
     registry: Registry,
     /// Held by the one sweep of this replica that catches up.
     catching_up: tokio::sync::Mutex<()>,
     batchers: Batchers,
     metrics: Arc<Metrics>,
-    /// Scripts loaded, layout agreed, `default` there: on this connection.
+    /// The layout is agreed: what lies in this Redis is our data set.
     prepared: AtomicBool,
     runtime: Handle,
 }
@@ -173,10 +176,23 @@ impl Inner {
         keys: Vec<String>,
         args: Vec<fred::types::Value>,
     ) -> Result<Answer, StoreError> {
-        if !self.redis.connected_within(self.patience()).await {
+        let slot = keys.first().map_or(0, |key| slot_of(key));
+        if self
+            .redis
+            .usable_within(slot, self.patience())
+            .await
+            .is_none()
+        {
             return Err(self.not_connected());
         }
-        self.redis.call(script, keys, args).await
+        let called = self.redis.call(script, slot, keys, args).await?;
+        if called.confirmed {
+            return Ok(called.answer);
+        }
+        let told = format!("{}: {UNCONFIRMED}", script.name);
+        let error = StoreError::OutcomeUnknown(told);
+        self.metrics.store_failed(&error);
+        Err(error)
     }
 
     /// Calls a script outside the batchers.
@@ -191,29 +207,27 @@ impl Inner {
         self.call(script, keys, args).await
     }
 
-    /// A plain read of Redis.
-    async fn read<T>(
-        &self,
-        command: impl Future<Output = Result<T, fred::error::Error>>,
-    ) -> Result<T, StoreError> {
-        if !self.redis.connected_within(self.patience()).await {
-            return Err(self.not_connected());
-        }
-        command
-            .await
-            .map_err(|error| StoreError::Unavailable(format!("read: {error}")))
+    /// A plain read of one key.
+    async fn read<T, F>(&self, key: &str, command: impl Fn(Client) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, fred::error::Error>>,
+    {
+        let read = self.redis.read(slot_of(key), self.patience(), command);
+        read.await
+            .inspect_err(|error| self.metrics.store_failed(error))
     }
 
     /// Waits until this connection has been prepared: before that the layout may be another one.
     async fn ready(&self) -> Result<(), StoreError> {
         let until = Instant::now() + self.patience();
         while !self.prepared() {
-            if Instant::now() >= until {
+            // Who comes long after the start waits no more: a crowd must not pile up.
+            if Instant::now() >= until || self.redis.age() >= self.patience() {
                 let error = StoreError::Unavailable("Redis is not ready for us".to_owned());
                 self.metrics.store_failed(&error);
                 return Err(error);
             }
-            tokio::time::sleep(Duration::from_millis(redis::CONNECTED_POLL_MS)).await;
+            tokio::time::sleep(Duration::from_millis(redis::USABLE_POLL_MS)).await;
         }
         Ok(())
     }
@@ -293,15 +307,22 @@ impl Inner {
 }
 
 impl Store {
-    /// Whether Redis answers, within `PROBE_MS_MAX`.
+    /// Whether Redis answers, within `PROBE_MS_MAX`: more than half of its primaries. Where one of several is away,
+    /// the pools on the others must stay within reach.
     pub async fn readiness(&self) -> Readiness {
         let limit = Duration::from_millis(PROBE_MS_MAX);
-        let ping = self.inner.redis.client().ping::<()>(None);
-        let connected = self.inner.redis.client().is_connected();
-        let redis = connected && matches!(tokio::time::timeout(limit, ping).await, Ok(Ok(())));
+        let nodes = self.inner.redis.nodes();
+        let pings = nodes.iter().map(async |node| {
+            let ping = node.client().ping::<()>(None);
+            let answers = matches!(tokio::time::timeout(limit, ping).await, Ok(Ok(())));
+            (answers, answers && node.is_usable())
+        });
+        let found = join_all(pings).await;
+        let most = |count: usize| count * 2 > nodes.len();
         Readiness {
-            redis,
-            scripts: self.inner.prepared(),
+            redis: most(found.iter().filter(|(answers, _)| *answers).count()),
+            scripts: self.inner.prepared()
+                && most(found.iter().filter(|(_, usable)| *usable).count()),
         }
     }
 
@@ -309,8 +330,5 @@ impl Store {
     /// HTTP server stops first.
     pub async fn stop(&self) {
         self.inner.redis.stop().await;
-        if self.inner.subscriber.is_connected() {
-            redis::quit(&self.inner.subscriber).await;
-        }
     }
 }

@@ -225,14 +225,18 @@ fn contended(pool: &PoolName) -> StoreError {
 async fn read(inner: &Inner, pool: &PoolName) -> Result<Option<Entry>, StoreError> {
     let key = inner.keys.registry.as_str();
     let text: Option<String> = inner
-        .read(inner.redis.client().hget(key, pool.as_str()))
+        .read(key, |client| async move {
+            client.hget(key, pool.as_str()).await
+        })
         .await?;
     text.as_deref().map(Entry::parse).transpose()
 }
 
 async fn read_all(inner: &Inner) -> Result<BTreeMap<PoolName, Entry>, StoreError> {
     let key = inner.keys.registry.as_str();
-    let texts: HashMap<String, String> = inner.read(inner.redis.client().hgetall(key)).await?;
+    let texts: HashMap<String, String> = inner
+        .read(key, |client| async move { client.hgetall(key).await })
+        .await?;
     texts
         .into_iter()
         .map(|(name, text)| {

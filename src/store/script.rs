@@ -15,6 +15,10 @@ pub(super) struct Script {
     pub writes: bool,
 }
 
+/// Scripts that write, but whose answer promises nobody anything that a failover must not undo: replicas are not
+/// waited for.
+const UNTOLD: &[&str] = &["attempt", "count", "sweep"];
+
 const PRELUDE: &str = include_str!("../../lua/prelude.lua");
 
 impl Script {
@@ -27,6 +31,11 @@ impl Script {
             source,
             writes: !first.contains("no-writes"),
         }
+    }
+
+    /// Whether its answer is told to callers as done.
+    pub fn is_told(&self) -> bool {
+        self.writes && !UNTOLD.contains(&self.name)
     }
 
     /// A script that uses nothing of the prelude (it touches no partition).

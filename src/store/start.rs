@@ -1,44 +1,33 @@
-//! Starting the store, and making a connection ready: again after each reconnection, for the Redis that
-//! comes back may be empty, another version, or another data set.
+//! Starting the store: its parts, and what goes on in the background for as long as it lives.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fred::clients::Client;
-use fred::interfaces::{ClientLike, EventInterface};
-use fred::types::InfoKind;
-use futures_util::future::try_join_all;
 use tokio::runtime::Handle;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, watch};
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use super::batch::{Batcher, Verb};
-use super::keys::Keys;
+use super::keys::{Keys, slot_of};
+use super::prepare::{self, Progress, keep_prepared};
 use super::redis::Redis;
-use super::registry::{Registry, ensure_default, ensure_known_flows};
+use super::registry::Registry;
 use super::script::{Script, Scripts};
-use super::{Batchers, Durability, Inner, Store, events, layout, sweep};
+use super::{Batchers, Durability, Inner, Store, sweep};
 use crate::metrics::Metrics;
-use crate::token::{FlowsLimits, Policy, PoolName, StoreError};
+use crate::token::{FlowsLimits, Policy};
 
 /// Longest that starting waits for a Redis that is away; then it goes on in the background, and
 /// `/readyz` says so.
 const START_MS_MAX: u64 = 2_000;
-/// Pause before preparing a connection is tried again.
-const PREPARE_RETRY_MS: u64 = 200;
 /// How often the copy of the registry is made anew, and deletions that a dead replica left are finished.
 const RELOAD_MS: u64 = 5_000;
-/// A reason that goes on is told again after this long.
-const WARN_AGAIN: Duration = Duration::from_secs(30);
-/// First Redis that knows `#!lua` flags and EXPIRE NX.
-const REDIS_MAJOR_MIN: u32 = 7;
 
 /// How to reach Redis and where our keys lie in it.
 #[derive(Clone)]
 pub struct StoreConfig {
-    /// `redis://`, `rediss://` or `redis+unix://`. May hold a password: never printed.
+    /// `redis://`, `rediss://`, `redis+unix://`, or with `-sentinel` or `-cluster`. May hold a password: never
+    /// printed.
     pub url: String,
     /// First part of every key name; tests use one each. Default `tokend`.
     pub key_prefix: String,
@@ -57,14 +46,6 @@ pub struct StoreConfig {
 #[error("{0}")]
 pub struct StartError(pub String);
 
-/// How far preparing has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Progress {
-    Waiting,
-    Ready,
-    Refused(StartError),
-}
-
 impl Store {
     /// Connects, loads the scripts, checks the layout, makes `default`, starts the sweeper. Waits
     /// `START_MS_MAX` at most for a Redis that is away, then goes on in the background.
@@ -73,16 +54,7 @@ impl Store {
     /// Where waiting can't help: a bad URL, another number of partitions, a Redis that is too old.
     pub async fn start(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let inner = assemble(config, metrics)?;
-        inner.redis.keep_connected(inner.subscriber.clone());
-        warn_of_errors(inner.redis.client());
-        let bells: Vec<_> = inner
-            .keys
-            .partitions
-            .iter()
-            .map(|_| Arc::new(Notify::new()))
-            .collect();
-        sweep::start(&inner, &bells);
-        events::listen(&inner, bells);
+        sweep::start(&inner);
         let mut progress = keep_prepared(inner.clone());
         keep_reloading(inner.clone());
         let limit = Duration::from_millis(START_MS_MAX);
@@ -112,28 +84,22 @@ impl Store {
     pub async fn for_users(config: StoreConfig) -> Result<Self, StartError> {
         let inner = assemble(config, Arc::new(Metrics::new()))?;
         let limit = Duration::from_millis(START_MS_MAX);
-        let away = |why: &dyn std::fmt::Display| StartError(format!("Redis is away: {why}"));
-        let mut errors = inner.redis.client().error_rx();
-        let connected = inner.redis.connected_within(limit).await;
-        let checked = if connected {
-            check_version(&inner).await
-        } else {
-            let why = errors.try_recv().map(|(error, _)| error.to_string());
-            let why = why.unwrap_or_else(|_| "no answer".to_owned());
-            Err(Failure::Refused(away(&why)))
-        };
+        let slot = slot_of(&inner.keys.users);
+        let connected = tokio::time::timeout(limit, prepare::connect_for(&inner, slot)).await;
         inner.prepared.store(true, Ordering::Release);
         let store = Self { inner };
-        match checked {
-            Ok(()) => Ok(store),
-            Err(failure) => {
-                store.stop().await;
-                Err(match failure {
-                    Failure::Refused(why) => why,
-                    Failure::Away(error) => away(&error),
-                })
+        let why = match connected {
+            Ok(Ok(())) => return Ok(store),
+            Ok(Err(why)) => why,
+            Err(_) => {
+                let node = store.inner.redis.owner(slot);
+                let why = node.and_then(|node| node.last_error());
+                let why = why.unwrap_or_else(|| "no answer".to_owned());
+                StartError(format!("Redis is away: {why}"))
             }
-        }
+        };
+        store.stop().await;
+        Err(why)
     }
 }
 
@@ -141,7 +107,8 @@ impl Store {
 fn assemble(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<Inner>, StartError> {
     let keys = Keys::new(&config.key_prefix, config.partitions);
     let scripts = Scripts::new();
-    let redis = Arc::new(Redis::start(&config.url, metrics.clone())?);
+    let redis = Redis::start(&config.url, config.durability, metrics.clone())?;
+    let bells = keys.partitions.iter().map(|_| Arc::default()).collect();
     Ok(Arc::new(Inner {
         batchers: Batchers {
             assign: batchers(&scripts.assign, &keys, &redis, &metrics),
@@ -155,7 +122,7 @@ fn assemble(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<Inner>, St
         config,
         keys,
         scripts,
-        subscriber: redis.subscriber()?,
+        bells,
         redis,
         registry: Registry::default(),
         catching_up: tokio::sync::Mutex::default(),
@@ -176,153 +143,6 @@ fn batchers<V: Verb>(
         .collect()
 }
 
-/// Prepares each new connection, for as long as it takes.
-fn keep_prepared(inner: Arc<Inner>) -> watch::Receiver<Progress> {
-    let (tell, progress) = watch::channel(Progress::Waiting);
-    let mut connections = inner.redis.client().reconnect_rx();
-    tokio::spawn(async move {
-        let mut again = false;
-        let mut reason = Reason::default();
-        loop {
-            while !inner.redis.stopping() {
-                match prepare(&inner, again).await {
-                    Ok(()) => {
-                        inner.prepared.store(true, Ordering::Release);
-                        tell.send_replace(Progress::Ready);
-                        info!(again, "connected to Redis");
-                        if !again {
-                            let _ = connections.try_recv(); // this connection's own event
-                        }
-                        break;
-                    }
-                    Err(Failure::Refused(why)) => {
-                        inner.prepared.store(false, Ordering::Release);
-                        error!(%why, "this Redis can't be used");
-                        tell.send_replace(Progress::Refused(why));
-                        tokio::time::sleep(Duration::from_millis(RELOAD_MS)).await;
-                    }
-                    Err(Failure::Away(error)) => {
-                        // While it is away, `warn_of_errors` tells why.
-                        if inner.redis.client().is_connected() && reason.is_new(&error.to_string())
-                        {
-                            warn!("Redis is not ready for us: {error}");
-                        }
-                        tokio::time::sleep(Duration::from_millis(PREPARE_RETRY_MS)).await;
-                    }
-                }
-            }
-            // Missed connections are fine: the one that matters is the one there is now.
-            if inner.redis.stopping() || matches!(connections.recv().await, Err(RecvError::Closed))
-            {
-                return;
-            }
-            // What comes back may be another Redis: nothing is sent until it has been looked at.
-            inner.prepared.store(false, Ordering::Release);
-            again = true;
-        }
-    });
-    progress
-}
-
-enum Failure {
-    /// Waiting can't help.
-    Refused(StartError),
-    /// Redis is away, or does not know what it wants yet.
-    Away(StoreError),
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Away(error)
-    }
-}
-
-/// The scripts need what older ones do not have.
-async fn check_version(inner: &Inner) -> Result<(), Failure> {
-    let info: String = inner
-        .read(inner.redis.client().info(Some(InfoKind::Server)))
-        .await?;
-    let major = redis_major(&info);
-    if major.is_some_and(|major| major < REDIS_MAJOR_MIN) {
-        let told =
-            format!("this Redis is too old: it must be {REDIS_MAJOR_MIN}.0 or newer, or Valkey");
-        return Err(Failure::Refused(StartError(told)));
-    }
-    Ok(())
-}
-
-async fn prepare(inner: &Inner, again: bool) -> Result<(), Failure> {
-    check_version(inner).await?;
-    let loads = inner.scripts.all().into_iter().map(|s| inner.redis.load(s));
-    inner.read(try_join_all(loads)).await?;
-    let (theirs, ours) = (
-        layout::layout(inner).await?,
-        inner.keys.partitions.len() as u64,
-    );
-    if theirs != ours {
-        let told = format!(
-            "PARTITIONS is {ours}, but this data set was made with {theirs}: set PARTITIONS={theirs}, or \
-             another KEY_PREFIX for a new data set"
-        );
-        return Err(Failure::Refused(StartError(told)));
-    }
-    if again {
-        // A reconnection is no reason to set our policy over that of a replica that started since.
-        let default = PoolName::default_pool();
-        inner.registry.refresh(inner, &default).await?;
-    } else {
-        ensure_default(inner).await?;
-        ensure_known_flows(inner).await?;
-    }
-    Ok(())
-}
-
-/// The major version that INFO tells; a Valkey tells the Redis that it is compatible with.
-fn redis_major(info: &str) -> Option<u32> {
-    info.lines()
-        .find_map(|line| line.strip_prefix("redis_version:"))
-        .and_then(|version| version.split('.').next()?.trim().parse().ok())
-}
-
-/// What keeps us from Redis, told once and then now and again while it goes on.
-#[derive(Default)]
-struct Reason {
-    told: String,
-    at: Option<Instant>,
-}
-
-impl Reason {
-    fn is_new(&mut self, reason: &str) -> bool {
-        let new = self.told != reason || self.at.is_none_or(|at| at.elapsed() >= WARN_AGAIN);
-        if new {
-            reason.clone_into(&mut self.told);
-            self.at = Some(Instant::now());
-        }
-        new
-    }
-}
-
-/// Tells why the connection is away: refused, reset, a wrong password. The client tries for ever and would
-/// say nothing.
-fn warn_of_errors(client: &Client) {
-    let mut errors = client.error_rx();
-    tokio::spawn(async move {
-        let mut reason = Reason::default();
-        loop {
-            match errors.recv().await {
-                Ok((error, _)) => {
-                    let error = error.to_string();
-                    if reason.is_new(&error) {
-                        warn!("Redis: {error}");
-                    }
-                }
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
-            }
-        }
-    });
-}
-
 fn keep_reloading(inner: Arc<Inner>) {
     tokio::spawn(async move {
         while !inner.redis.stopping() {
@@ -334,16 +154,4 @@ fn keep_reloading(inner: Arc<Inner>) {
             }
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_major_version_is_read_from_info() {
-        assert_eq!(redis_major("# Server\r\nredis_version:7.0.15\r\n"), Some(7));
-        assert_eq!(redis_major("redis_version:6.2.6\nos:Linux"), Some(6));
-        assert_eq!(redis_major("nothing"), None);
-    }
 }

@@ -62,9 +62,9 @@ impl Next {
     }
 }
 
-/// Starts a task for each partition; `bells[n]` wakes the n-th. They end when the store stops.
-pub(super) fn start(inner: &Arc<Inner>, bells: &[Arc<Notify>]) {
-    for (partition, bell) in bells.iter().enumerate() {
+/// Starts a task for each partition, woken by its bell. They end when the store stops.
+pub(super) fn start(inner: &Arc<Inner>) {
+    for (partition, bell) in inner.bells.iter().enumerate() {
         let (inner, bell) = (inner.clone(), bell.clone());
         tokio::spawn(async move { keep_sweeping(&inner, partition, &bell).await });
     }

@@ -44,8 +44,12 @@ impl Store {
         let inner = &self.inner;
         let steps = async {
             inner.ready().await?;
-            let (client, key) = (inner.redis.client(), inner.keys.users.as_str());
-            let text: Option<String> = inner.read(client.hget(key, name.as_str())).await?;
+            let key = inner.keys.users.as_str();
+            let text: Option<String> = inner
+                .read(key, |client| async move {
+                    client.hget(key, name.as_str()).await
+                })
+                .await?;
             text.map(|text| {
                 let stored = Stored::parse(&text)?;
                 Ok(User {
@@ -67,8 +71,10 @@ impl Store {
         let inner = &self.inner;
         let steps = async {
             inner.ready().await?;
-            let (client, key) = (inner.redis.client(), inner.keys.users.as_str());
-            let texts: HashMap<String, String> = inner.read(client.hgetall(key)).await?;
+            let key = inner.keys.users.as_str();
+            let texts: HashMap<String, String> = inner
+                .read(key, |client| async move { client.hgetall(key).await })
+                .await?;
             let mut users = Vec::with_capacity(texts.len());
             for (name, text) in texts {
                 // The nameless field holds the last epoch.

@@ -207,11 +207,11 @@ async fn what_is_given_up_while_redis_is_away_is_never_sent() {
     };
     redis.kill().await;
     eventually("it is noticed", async || {
-        let refused = f.store.inspect(&default, &token("a")).await;
-        matches!(refused, Err(StoreError::Unavailable(told)) if told.contains("not connected"))
+        f.store.inspect(&default, &token("a")).await.is_err()
     })
     .await;
-    // Polled long enough that a batcher waits with it for the connection, then given up.
+    // Polled long enough that a batcher waits with it for the connection, then given up. (It would not wait for one
+    // that has been away for long.)
     let mut calls: Vec<_> = (0..5)
         .map(|_| Box::pin(f.store.generate(&default, asked())))
         .collect();

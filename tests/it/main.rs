@@ -18,6 +18,7 @@ mod model;
 mod model_flows;
 mod pitfalls;
 mod pools;
+mod primaries;
 mod process;
 mod races;
 mod races_flows;

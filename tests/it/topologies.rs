@@ -14,7 +14,6 @@ async fn sentinels_replace_a_primary_that_is_killed_and_take_it_back_as_a_replic
     assert!(stored.is_ok(), "{stored:?}");
     sentinel.servers[killed].start_again().await;
     sentinel.whole().await;
-    assert_eq!(sentinel.primary().await, primary);
     let kept = sentinel.servers[killed].command(&["GET", "after"]).await;
     assert_eq!(kept.map(|it| it.text()).as_deref(), Ok("1"));
 }
@@ -27,8 +26,9 @@ async fn sentinels_replace_a_primary_that_is_frozen() {
     let frozen = sentinel.pause_primary().await;
     let primary = sentinel.failed_over(frozen).await;
     sentinel.servers[frozen].resume().await;
+    // All follow one again. (A machine that stalls may have made them choose once more meanwhile.)
     sentinel.whole().await;
-    assert_eq!(sentinel.primary().await, primary);
+    assert_ne!(primary, frozen);
 }
 
 #[tokio::test]

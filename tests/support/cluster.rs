@@ -77,9 +77,12 @@ impl Cluster {
     }
 
     async fn form(&self) {
+        // All of them before any meets another: one that knows another takes no epoch any more.
         for (n, node) in self.nodes.iter().enumerate() {
             let epoch = (n + 1).to_string();
             told(node, &["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
+        }
+        for (n, node) in self.nodes.iter().enumerate() {
             // Each tells all behind it, which is quicker than that they hear of each other.
             for other in &self.nodes[n + 1..] {
                 let port = other.port.to_string();

@@ -1,0 +1,285 @@
+//! The way to Redis: which primary serves a slot, and one way to call a script there.
+//!
+//! `topology.rs` asks who the primaries are and `map.rs` keeps what it was told, `node.rs` keeps the connections to one
+//! of them, `call.rs` calls a script there and judges what became of it, `commit.rs` has replicas confirm it.
+//!
+//! **Architecture Invariant:** no script is ever sent twice by the client. It tries each command once
+//! and follows no redirection; only what cannot have run is sent again, here.
+
+mod call;
+mod commit;
+mod map;
+mod node;
+mod topology;
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use fred::clients::Client;
+use fred::error::{Error, ErrorKind};
+
+use fred::types::Value;
+use fred::types::config::Config;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tracing::debug;
+
+use self::call::is_passing;
+pub(super) use self::call::{call_on, classify, load};
+use self::map::Map;
+pub(super) use self::node::{Node, end_of};
+use self::topology::Deployment;
+use super::keys::SLOTS;
+use super::reply::Answer;
+use super::script::Script;
+use super::{Durability, StartError};
+use crate::metrics::Metrics;
+use crate::token::StoreError;
+
+/// Longest that one call may take before its outcome counts as unknown. With the wait in the queue
+/// it keeps every request under 2 s.
+pub(super) const CALL_MS_MAX: u64 = 1_000;
+/// Longest that connecting may take: a loopback needs 1 ms, another continent 300.
+const CONNECT_MS_MAX: u64 = 500;
+/// How often to look whether a primary can be used again.
+pub(super) const USABLE_POLL_MS: u64 = 10;
+/// A primary that has been away for longer than this is not waited for any more: its circuit is open.
+const AWAY_MS_MAX: u64 = 700;
+/// Longest that what cannot have run is sent again: a slot that moves, a primary that has just been made one.
+const RETRY_MS_MAX: u64 = 400;
+/// Pause before that.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// Whether a URL can be read. Says why not without repeating it: it may hold a password.
+///
+/// # Errors
+/// With the client's word for what is wrong.
+pub fn check_url(url: &str) -> Result<(), String> {
+    match Config::from_url(url) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.details().to_owned()),
+    }
+}
+
+/// Why an answer can't be told.
+pub(super) const UNCONFIRMED: &str = "too few replicas have confirmed it";
+
+/// What became of a call.
+pub(super) struct Called {
+    pub answer: Answer,
+    /// Whether as many replicas have it as was promised.
+    pub confirmed: bool,
+}
+
+pub(super) struct Redis {
+    config: Config,
+    durability: Durability,
+    map: RwLock<Arc<Map>>,
+    metrics: Arc<Metrics>,
+    stopping: watch::Sender<bool>,
+    born: Instant,
+    /// Makes who watches the topology look at once.
+    look: Arc<Notify>,
+    /// Where new primaries are announced, and the end of that which the store takes.
+    announce: mpsc::UnboundedSender<Arc<Node>>,
+    announced: Mutex<Option<mpsc::UnboundedReceiver<Arc<Node>>>>,
+}
+
+impl Redis {
+    /// Begins to look for the primaries and to connect to them; returns at once.
+    pub fn start(
+        url: &str,
+        durability: Durability,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, StartError> {
+        let failed = |error: Error| StartError(format!("REDIS_URL: {}", error.details()));
+        let mut config = Config::from_url(url).map_err(failed)?;
+        config.fail_fast = false;
+        let deployment = Deployment::of(&config).map_err(failed)?;
+        let (announce, announced) = mpsc::unbounded_channel();
+        let redis = Arc::new(Self {
+            config,
+            durability,
+            map: RwLock::new(Arc::new(Map {
+                nodes: Vec::new(),
+                owners: vec![None; usize::from(SLOTS)],
+                epoch: 0,
+            })),
+            metrics,
+            stopping: watch::Sender::new(false),
+            born: Instant::now(),
+            look: Arc::new(Notify::new()),
+            announce,
+            announced: Mutex::new(Some(announced)),
+        });
+        if let Deployment::Single = deployment {
+            let look = redis.look.clone();
+            let node = Node::start(redis.config.clone(), false, durability, look)?;
+            redis.set_map(vec![node], vec![Some(0); usize::from(SLOTS)], 0);
+        } else {
+            tokio::spawn(redis.clone().watch_topology(deployment));
+        }
+        Ok(redis)
+    }
+
+    /// Every primary, each when it becomes known. Can be taken once.
+    pub fn announced(&self) -> Option<mpsc::UnboundedReceiver<Arc<Node>>> {
+        let mut announced = self
+            .announced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        announced.take()
+    }
+
+    /// The primaries that are known now.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.map().nodes.clone()
+    }
+
+    fn map(&self) -> Arc<Map> {
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        map.clone()
+    }
+
+    pub fn owns(&self, node: &Arc<Node>, slot: u16) -> bool {
+        self.map()
+            .owner(slot)
+            .is_some_and(|owner| Arc::ptr_eq(owner, node))
+    }
+
+    /// The primary of a slot, usable or not.
+    pub fn owner(&self, slot: u16) -> Option<Arc<Node>> {
+        self.map().owner(slot).cloned()
+    }
+
+    pub fn database(&self) -> u8 {
+        self.config.database.unwrap_or(0)
+    }
+
+    pub fn stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Ends when the store stops.
+    pub fn stop_signal(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// How long this replica has been looking for its Redis.
+    pub fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// Waits until the slot's primary can be used, `longest` at most, and not at all for one that has been away
+    /// for a while: a crowd must not pile up before it.
+    pub async fn usable_within(&self, slot: u16, longest: Duration) -> Option<Arc<Node>> {
+        let until = Instant::now() + longest;
+        loop {
+            let node = self.owner(slot);
+            if let Some(node) = node.as_ref().filter(|node| node.is_usable()) {
+                return Some(node.clone());
+            }
+            let away = node.map_or_else(|| self.unknown_for(), |node| node.away_for());
+            let given_up = away.is_some_and(|away| away >= Duration::from_millis(AWAY_MS_MAX));
+            if given_up || Instant::now() >= until || self.stopping() {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(USABLE_POLL_MS)).await;
+        }
+    }
+
+    /// Where no primary was ever known: since the start.
+    fn unknown_for(&self) -> Option<Duration> {
+        self.look.notify_one();
+        self.map().nodes.is_empty().then(|| self.age())
+    }
+
+    /// Calls a script on the primary of a slot. Never runs it twice.
+    pub async fn call(
+        &self,
+        script: &Script,
+        slot: u16,
+        keys: Vec<String>,
+        args: Vec<Value>,
+    ) -> Result<Called, StoreError> {
+        let began = Instant::now();
+        // Boxed: its size would be every request's.
+        let result = Box::pin(self.call_until_run(script, slot, keys, args)).await;
+        self.metrics
+            .store_call_duration
+            .with_label_values(&[script.name])
+            .observe(began.elapsed().as_secs_f64());
+        if let Err(error) = &result {
+            self.metrics.store_failed(error);
+            debug!(script = script.name, %error, "script call failed");
+        }
+        result
+    }
+
+    /// Sends again what cannot have run, for as long as that may soon be otherwise.
+    async fn call_until_run(
+        &self,
+        script: &Script,
+        slot: u16,
+        keys: Vec<String>,
+        args: Vec<Value>,
+    ) -> Result<Called, StoreError> {
+        let until = Instant::now() + Duration::from_millis(RETRY_MS_MAX);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let Some(node) = self.usable_within(slot, left).await else {
+                let told = format!("{}: its Redis is away", script.name);
+                return Err(StoreError::Unavailable(told));
+            };
+            match call_on(&node, script, keys.clone(), args.clone()).await {
+                Ok((value, confirmed)) => {
+                    let answer = Answer::parse(value)?;
+                    return Ok(Called { answer, confirmed });
+                }
+                Err(error) if is_passing(&error) && Instant::now() < until => {
+                    self.look.notify_one();
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                Err(error) => return Err(classify(script, &error)),
+            }
+        }
+    }
+
+    /// A plain read, on the primary of a slot.
+    pub async fn read<T, F>(
+        &self,
+        slot: u16,
+        patience: Duration,
+        command: impl Fn(Client) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let until = Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let Some(node) = self.usable_within(slot, left).await else {
+                return Err(StoreError::Unavailable("not connected to Redis".to_owned()));
+            };
+            match Box::pin(command(node.client().clone())).await {
+                Err(error) if is_passing(&error) && Instant::now() < until => {
+                    self.look.notify_one();
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                Err(error) => {
+                    if *error.kind() == ErrorKind::Timeout {
+                        node.is_away();
+                    }
+                    return Err(StoreError::Unavailable(format!("read: {error}")));
+                }
+                Ok(read) => return Ok(read),
+            }
+        }
+    }
+
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        for node in self.nodes() {
+            node.retire().await;
+        }
+    }
+}
