@@ -29,7 +29,7 @@ use crate::store::{Durability, StoreConfig};
 use crate::telemetry::{Format, LogFilter};
 use crate::token::Policy;
 
-/// Most partitions: each costs every replica a subscription and a poll twice a second.
+/// Most partitions: each costs every replica a subscription, and one of them a poll twice a second.
 const PARTITIONS_MAX: u32 = 1024;
 /// Most HTTP threads; more than any machine has cores is a slip of the finger.
 const WORKERS_MAX: usize = 1024;

@@ -243,6 +243,8 @@ impl Service {
     async fn stop(self, delay: Duration) {
         let deadline = Instant::now() + SHUTDOWN_MAX;
         self.shutting_down.begin();
+        // Early, so that the others have taken over when this replica's sweeps end.
+        self.store.leave().await;
         tokio::time::sleep(delay).await;
         let drain = DRAIN_MAX.min(deadline.duration_since(Instant::now()) - AFTER_DRAIN);
         step(

@@ -588,7 +588,7 @@ fn a_crossed_boundary_is_found() {
 /// What key names are made of, behind the partition's prefix.
 const KINDS: &[&str] = &[
     "alarm", "attempts", "due", "fence", "free", "guard", "idem", "layout", "meta", "pool",
-    "pools", "records", "ticks", "turns", "users",
+    "pools", "records", "replicas", "ticks", "turns", "users",
 ];
 
 fn check_key_names(source: &Source) -> Vec<String> {

@@ -4,10 +4,11 @@
 //!
 //! - `chaos`: 64 clients, two replicas, one killed with SIGKILL every 5 s
 //! - `cost`: what an assign and an unblock cost Redis, one at a time and many at once
-//! - `lag`: release lag, alone, beside a million unrelated expiring keys, and with pub/sub cut
+//! - `lag`: release lag, alone, beside a million unrelated expiring keys, with pub/sub cut, and when replicas die
 //! - `burst`: a million leases of one pool lapse at once, beside a small pool
 //! - `embedded`: the embedded Redis is killed under load, and its disk stalls
 //! - `flows`: a million temporary tokens alive that lapse at once, and sessions refreshed again and again
+//! - `idle`: what 20 replicas cost Redis with nothing to do, and how often they sweep under load
 //! - `import`: 100,000 phone numbers from a file
 //!
 //! Needs `redis-server` and, for the stalling disk, `cc`. Traffic stays on the loopback interface. Each
@@ -20,6 +21,7 @@ mod chaos;
 mod cost;
 mod embedded;
 mod flows;
+mod idle;
 mod import;
 mod lag;
 mod process;
@@ -51,7 +53,7 @@ async fn main() -> ExitCode {
     let mut names: Vec<String> = std::env::args().skip(1).collect();
     if names.is_empty() {
         names = [
-            "import", "cost", "lag", "burst", "flows", "embedded", "chaos",
+            "import", "cost", "idle", "lag", "burst", "flows", "embedded", "chaos",
         ]
         .map(str::to_owned)
         .to_vec();
@@ -66,6 +68,7 @@ async fn main() -> ExitCode {
             "burst" => burst::drill().await,
             "embedded" => embedded::drill().await,
             "flows" => flows::drill().await,
+            "idle" => idle::drill().await,
             "import" => import::drill().await,
             other => {
                 eprintln!("no drill {other}");

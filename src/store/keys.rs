@@ -37,6 +37,8 @@ pub(super) struct Keys {
     pub registry: String,
     /// HASH: what all replicas must agree on.
     pub layout: String,
+    /// ZSET: the replicas that are alive. Outside every partition.
+    pub replicas: String,
     /// HASH: user → password hash and epoch. Outside every partition.
     pub users: String,
 }
@@ -59,6 +61,7 @@ impl Keys {
             partitions,
             registry: format!("{root}:pools"),
             layout: format!("{root}:layout"),
+            replicas: format!("{root}:replicas"),
             users: format!("{root}:users"),
         }
     }
@@ -99,6 +102,7 @@ mod tests {
         let keys = Keys::new("tokend", 16);
         assert_eq!(keys.registry, "tokend:1:pools");
         assert_eq!(keys.layout, "tokend:1:layout");
+        assert_eq!(keys.replicas, "tokend:1:replicas");
         assert_eq!(keys.users, "tokend:1:users");
         let third = &keys.partitions[3];
         assert_eq!(third.prefix, "tokend:1:{p3.4}");

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`Store`] here is what handlers call; `assign.rs` (and its siblings, one per verb) binds
 //! one script; `batch.rs` groups what is called at once; `redis.rs` calls; `sweep.rs` and `events.rs` take
-//! back what has lapsed; `registry.rs` knows the pools; `keys.rs` names the keys.
+//! back what has lapsed, `duty.rs` says who does it where; `registry.rs` knows the pools; `keys.rs` names the keys.
 //!
 //! **Architecture Invariant:** nothing here names actix, and nothing outside names fred, Lua or a key.
 //! There is one store: no trait with one implementation, no mock.
@@ -10,10 +10,12 @@
 mod assign;
 mod attempt;
 mod batch;
+mod beat;
 mod count;
 mod delete;
 mod drop_pool;
 mod durability;
+mod duty;
 mod events;
 mod exchange;
 mod fingerprint;
@@ -63,6 +65,7 @@ use tokio::sync::Notify;
 use self::assign::Assign;
 use self::batch::{Batcher, Done, Verb};
 use self::delete::Delete;
+use self::duty::Duty;
 use self::exchange::Exchange;
 use self::generate::Generate;
 use self::inspect::Inspect;
@@ -111,6 +114,8 @@ struct Inner {
     /// One per partition: rung when something there may have fallen due.
     bells: Vec<Arc<Notify>>,
     registry: Registry,
+    /// Which partitions this replica sweeps.
+    duty: Duty,
     /// Held by the one sweep of this replica that catches up.
     catching_up: tokio::sync::Mutex<()>,
     batchers: Batchers,
@@ -326,9 +331,24 @@ impl Store {
         }
     }
 
+    /// Per partition, whether this replica sweeps it at this moment.
+    #[must_use]
+    pub fn duty(&self) -> Vec<bool> {
+        let partitions = 0..self.inner.keys.partitions.len();
+        partitions
+            .map(|partition| self.inner.duty.is_mine(partition))
+            .collect()
+    }
+
+    /// Tells the other replicas that this one is about to stop, so that they sweep what it has swept.
+    pub async fn leave(&self) {
+        duty::leave(&self.inner).await;
+    }
+
     /// Ends the sweeper and the connections. Calls that are under way have been answered by then: the
     /// HTTP server stops first.
     pub async fn stop(&self) {
+        self.leave().await;
         self.inner.redis.stop().await;
     }
 }

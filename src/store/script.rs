@@ -17,7 +17,7 @@ pub(super) struct Script {
 
 /// Scripts that write, but whose answer promises nobody anything that a failover must not undo: replicas are not
 /// waited for.
-const UNTOLD: &[&str] = &["attempt", "count", "sweep"];
+const UNTOLD: &[&str] = &["attempt", "beat", "count", "sweep"];
 
 const PRELUDE: &str = include_str!("../../lua/prelude.lua");
 
@@ -72,6 +72,7 @@ macro_rules! scripts {
 scripts! {
     assign = new "assign.lua";
     attempt = new "attempt.lua";
+    beat = bare "beat.lua";
     count = new "count.lua";
     delete = new "delete.lua";
     drop_pool = new "drop_pool.lua";

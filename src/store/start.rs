@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::batch::{Batcher, Verb};
+use super::duty::Duty;
 use super::keys::{Keys, slot_of};
 use super::prepare::{self, Progress, keep_prepared};
 use super::redis::Redis;
@@ -119,6 +120,7 @@ fn assemble(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<Inner>, St
             keep_alive: batchers(&scripts.keep_alive, &keys, &redis, &metrics),
             unblock: batchers(&scripts.unblock, &keys, &redis, &metrics),
         },
+        duty: Duty::new(keys.partitions.len()),
         config,
         keys,
         scripts,

@@ -1,8 +1,8 @@
 //! `sweep`: settle what has fallen due. See `lua/sweep.lua`.
 //!
-//! One task per partition. It sleeps until the partition's next deadline, as Redis last told it, or until
-//! the doorbell rings, and never longer than the floor: since no duration is under 1 s, no deadline meets
-//! a replica unannounced, even with every event lost.
+//! One task per partition. While the partition is this replica's (`duty.rs`), it sleeps until the partition's next
+//! deadline, as Redis last told it, or until the doorbell rings, and never longer than the floor: since no duration
+//! is under 1 s, no deadline meets a replica unannounced, even with every event lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, trace};
 
-use super::Inner;
 use super::shard::number;
+use super::{Inner, duty};
 use crate::token::StoreError;
 
 /// Most entries of a call that looks what is due: about 1 ms of Redis, for all partitions may look at once.
@@ -23,9 +23,11 @@ const LOOK_ENTRIES_MAX: u64 = 100;
 const CATCH_UP_ENTRIES_MAX: u64 = 1_000;
 /// Longest that a replica goes without asking Redis what falls due next.
 const FLOOR_MS: u64 = 500;
-/// A little of chance before a timer acts, so that replicas do not act in one instant. The one that
-/// acts first rings for the others.
+/// A little of chance before a timer acts: replicas that do not know of each other should not act in one instant.
 const JITTER_MS: u64 = 30;
+/// A ring that comes so soon after a sweep says what the sweep has seen: it was its own look at the alarm that made
+/// Redis ring. Less than a tick, and what it could have missed within it the floor finds.
+const ECHO_MS: u64 = 50;
 /// Pause after a failed call: Redis is away, and each second counts when it is back.
 const RETRY_MS: u64 = 100;
 
@@ -68,17 +70,25 @@ pub(super) fn start(inner: &Arc<Inner>) {
         let (inner, bell) = (inner.clone(), bell.clone());
         tokio::spawn(async move { keep_sweeping(&inner, partition, &bell).await });
     }
+    let inner = inner.clone();
+    tokio::spawn(async move { duty::keep_beating(&inner).await });
 }
 
 async fn keep_sweeping(inner: &Inner, partition: usize, bell: &Notify) {
     let mut next = Next::In(Duration::ZERO);
+    let mut looked = None;
     while !inner.redis.stopping() {
-        let until = Instant::now() + next.wait();
-        // One sweep for however many rings: Notify keeps at most one.
-        let trigger = tokio::select! {
-            () = bell.notified() => Trigger::Event,
-            () = tokio::time::sleep_until(until) => Trigger::Timer,
-        };
+        if !inner.duty.is_mine(partition) {
+            inner.duty.until_mine(partition).await;
+            // Nobody may have looked since its last owner did.
+            next = Next::In(Duration::ZERO);
+            continue;
+        }
+        let trigger = wait(bell, next.wait(), looked).await;
+        // Its owner may be another one by now.
+        if !inner.duty.is_mine(partition) {
+            continue;
+        }
         let done = match next {
             Next::Behind => {
                 let _turn = inner.catching_up.lock().await;
@@ -86,11 +96,33 @@ async fn keep_sweeping(inner: &Inner, partition: usize, bell: &Notify) {
             }
             Next::In(_) => sweep(inner, partition, trigger, LOOK_ENTRIES_MAX).await,
         };
+        inner.duty.swept(partition, done.is_ok());
+        looked = done.is_ok().then(Instant::now);
         next = done.unwrap_or_else(|error| {
             debug!(partition, %error, "sweep failed");
             Next::In(Duration::from_millis(RETRY_MS))
         });
     }
+}
+
+/// Waits so long, or until the bell rings for another reason than the sweep that has just looked.
+async fn wait(bell: &Notify, longest: Duration, looked: Option<Instant>) -> Trigger {
+    let until = Instant::now() + longest;
+    loop {
+        // One sweep for however many rings: Notify keeps at most one.
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => return Trigger::Timer,
+            () = bell.notified() => {}
+        }
+        if !is_echo(looked, Instant::now()) {
+            return Trigger::Event;
+        }
+    }
+}
+
+fn is_echo(looked: Option<Instant>, now: Instant) -> bool {
+    let echo = Duration::from_millis(ECHO_MS);
+    looked.is_some_and(|looked| now.saturating_duration_since(looked) < echo)
 }
 
 /// One bounded call.
@@ -134,4 +166,31 @@ async fn sweep(
         at.saturating_sub(now) + rand::rng().random_range(0..JITTER_MS)
     });
     Ok(Next::In(Duration::from_millis(due.clamp(1, floor))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_is_an_echo_for_a_moment_after_a_sweep() {
+        let looked = Instant::now();
+        let after = |ms| looked + Duration::from_millis(ms);
+        assert!(is_echo(Some(looked), after(0)));
+        assert!(is_echo(Some(looked), after(ECHO_MS - 1)));
+        assert!(!is_echo(Some(looked), after(ECHO_MS)));
+        assert!(!is_echo(None, looked));
+    }
+
+    #[tokio::test]
+    async fn an_echo_wakes_nobody() {
+        let bell = Notify::new();
+        bell.notify_one();
+        let to_come = Some(Instant::now() + Duration::from_secs(3_600));
+        let woken = wait(&bell, Duration::from_millis(1), to_come).await;
+        assert_eq!(woken.as_str(), "timer");
+        bell.notify_one();
+        let woken = wait(&bell, Duration::from_secs(3_600), None).await;
+        assert_eq!(woken.as_str(), "event");
+    }
 }

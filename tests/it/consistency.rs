@@ -98,7 +98,8 @@ impl Fixture {
         let mut wrong = Vec::new();
         let root = format!("{}:1:", self.config.key_prefix);
         for name in others {
-            let known = ["pools", "layout", "users"].map(|kind| format!("{root}{kind}"));
+            let known =
+                ["pools", "layout", "replicas", "users"].map(|kind| format!("{root}{kind}"));
             if !known.contains(&name.to_owned()) {
                 wrong.push(format!("{name}: an unknown key"));
             }

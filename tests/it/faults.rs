@@ -9,7 +9,7 @@ use fred::interfaces::ConfigInterface;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use futures_util::future::join_all;
 use tokend::metrics::Metrics;
-use tokend::store::{Durability, NewTokens, Store, StoreConfig};
+use tokend::store::{NewTokens, Store};
 use tokend::token::*;
 use tokio::task::JoinSet;
 
@@ -35,17 +35,6 @@ async fn own_redis(test: &str, args: &[&str]) -> Option<OwnRedis> {
         skip(test, "there is no redis-server on PATH");
     }
     redis
-}
-
-fn config(url: &str) -> StoreConfig {
-    StoreConfig {
-        url: url.to_owned(),
-        key_prefix: new_namespace(),
-        partitions: PARTITIONS,
-        default_policy: Policy::FOR_DEFAULT_POOL,
-        flows: FlowsLimits::DEFAULT,
-        durability: Durability::Memory,
-    }
 }
 
 fn is_away<T: std::fmt::Debug>(answer: &Result<T, StoreError>) -> bool {
@@ -398,7 +387,11 @@ async fn a_store_starts_without_redis_and_is_ready_when_it_comes() {
         return;
     };
     redis.kill().await;
-    let started = returns(Store::start(config(&redis.url), Arc::new(Metrics::new()))).await;
+    let started = returns(Store::start(
+        config_on(&redis.url),
+        Arc::new(Metrics::new()),
+    ))
+    .await;
     let store = started.expect("it starts");
     let ready = returns(store.readiness()).await;
     assert!(!ready.redis && !ready.scripts, "{ready:?}");
@@ -431,7 +424,7 @@ async fn the_password_in_the_url_opens_and_a_wrong_one_is_told() {
         format!("redis://:wrongsesame@127.0.0.1:{port}"),
         format!("redis://127.0.0.1:{port}"),
     ] {
-        let started = returns(Store::start(config(&url), Arc::new(Metrics::new()))).await;
+        let started = returns(Store::start(config_on(&url), Arc::new(Metrics::new()))).await;
         let store = started.expect("it starts, for Redis may be mended");
         let ready = returns(store.readiness()).await;
         assert!(!ready.scripts, "{ready:?}");

@@ -100,6 +100,18 @@ pub fn new_namespace() -> String {
     format!("it-{}-{number}", std::process::id())
 }
 
+/// A data set of its own on that Redis.
+pub fn config_on(url: &str) -> StoreConfig {
+    StoreConfig {
+        url: url.to_owned(),
+        key_prefix: new_namespace(),
+        partitions: PARTITIONS,
+        default_policy: Policy::FOR_DEFAULT_POOL,
+        flows: FlowsLimits::DEFAULT,
+        durability: Durability::Memory,
+    }
+}
+
 impl Fixture {
     /// A new data set on the shared Redis.
     pub async fn new() -> Self {
@@ -107,15 +119,7 @@ impl Fixture {
     }
 
     pub async fn on(url: &str) -> Self {
-        Self::with(StoreConfig {
-            url: url.to_owned(),
-            key_prefix: new_namespace(),
-            partitions: PARTITIONS,
-            default_policy: Policy::FOR_DEFAULT_POOL,
-            flows: FlowsLimits::DEFAULT,
-            durability: Durability::Memory,
-        })
-        .await
+        Self::with(config_on(url)).await
     }
 
     pub async fn with(config: StoreConfig) -> Self {

@@ -10,6 +10,7 @@
 mod api;
 mod batching;
 mod consistency;
+mod duty;
 mod faults;
 mod flows;
 mod harness;

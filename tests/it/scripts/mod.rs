@@ -4,6 +4,7 @@
 mod assign;
 mod assign_keys;
 mod attempt;
+mod beat;
 mod count;
 mod delete;
 mod drop_pool;
