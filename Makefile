@@ -2,7 +2,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help run test check audit drill formal fuzz fuzz-api fmt setup
+.PHONY: help run test check check-engines audit drill formal fuzz fuzz-api fmt setup
 
 # A released version, so that a check that passed today passes tomorrow. Built once (3 minutes on two
 # cores), kept in target/tools.
@@ -31,6 +31,9 @@ check: $(CARGO_DENY) ## All that CI checks: format, lints, documentation, depend
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	$(CARGO_DENY) --locked check licenses bans sources
 	$(MAKE) --no-print-directory test
+
+check-engines: ## Run the tests of all that acts on Redis on Redis 7, Valkey and Redis 8, alone and as a Cluster
+	@scripts/engines.sh
 
 audit: $(CARGO_DENY) ## Look for known vulnerabilities among the dependencies (needs the network)
 	@if $(CARGO_DENY) --locked fetch db; then \

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fred::prelude::*;
-use fred::types::Value;
+use fred::types::{Key, Value};
 use tokend::metrics::Metrics;
 use tokend::store::{AssignRequest, Durability, GenerateRequest, NewTokens, Store, StoreConfig};
 use tokend::token::{
@@ -34,9 +34,19 @@ pub async fn redis_url() -> &'static str {
         if let Ok(url) = std::env::var("REDIS_URL") {
             return url;
         }
+        // What is forgotten lives as long as this process.
+        match std::env::var(TOPOLOGY_VARIABLE).as_deref() {
+            Ok("cluster") => {
+                let cluster = Cluster::start(&[]).await.expect("a redis-server");
+                let url = cluster.url();
+                std::mem::forget(cluster);
+                return url;
+            }
+            Ok("single") | Err(_) => {}
+            Ok(other) => panic!("{TOPOLOGY_VARIABLE}: no topology {other}"),
+        }
         if let Some(own) = OwnRedis::start(&[]).await {
             let url = own.url.clone();
-            // It lives as long as this process.
             std::mem::forget(own);
             return url;
         }
@@ -44,6 +54,9 @@ pub async fn redis_url() -> &'static str {
     })
     .await
 }
+
+/// On what the shared Redis runs: `single` or `cluster`.
+const TOPOLOGY_VARIABLE: &str = "TOKEND_TEST_TOPOLOGY";
 
 /// Longest that a container of ours lives: nothing ends it with this process, so it ends itself.
 const CONTAINER_S_MAX: &str = "1800";
@@ -241,13 +254,16 @@ impl Fixture {
 
     pub async fn keys(&self, pattern: &str) -> Vec<String> {
         use futures_util::TryStreamExt;
-        let mut keys: Vec<String> = self
-            .redis
-            .scan_buffered(pattern.to_owned(), Some(1_000), None)
-            .map_ok(|key| key.into_string().unwrap_or_default())
-            .try_collect()
-            .await
-            .expect("scan");
+        const AT_ONCE: Option<u32> = Some(1_000);
+        let found: Vec<Key> = if self.redis.is_clustered() {
+            let keys = self.redis.scan_cluster_buffered(pattern, AT_ONCE, None);
+            keys.try_collect().await.expect("scan")
+        } else {
+            let keys = self.redis.scan_buffered(pattern, AT_ONCE, None);
+            keys.try_collect().await.expect("scan")
+        };
+        let text = |key: Key| key.into_string().unwrap_or_default();
+        let mut keys: Vec<String> = found.into_iter().map(text).collect();
         keys.sort();
         keys.dedup();
         keys
