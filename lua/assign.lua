@@ -36,7 +36,8 @@ local function take(p)
     end
     if p.empty then return nil, 'empty' end
     if p.looked >= REFILL_MAX then return nil, 'again' end
-    flush_pool(p) -- what was taken or found idle must not be found again
+    serve_free(p) -- also: what was taken or found idle must not be found again
+    if p.handed >= HAND_OVER_MAX and queued(p) then return nil, 'again' end
     p.ready = redis.call('SRANDMEMBER', p.free, math.max(p.wanted, 1))
     p.looked = p.looked + #p.ready
     fetch(p, p.ready)
@@ -58,13 +59,6 @@ local function take(p)
   end
 end
 
-local function replay(p, kept)
-  local fence, token = string.match(kept, '^(%d+) (.*)$')
-  local t = get(p, token)
-  if t.state ~= HELD or t.fence ~= tonumber(fence) then return {'lease_lost'} end
-  return {'granted', token, t.fence, t.deadline, t.holder}
-end
-
 local function pick(p, token)
   if token == '' then
     local taken, why = take(p)
@@ -75,6 +69,7 @@ local function pick(p, token)
     return nil, {'empty', p.hint}
   end
   local t = get(p, token)
+  if t.state == FREE and t.stored ~= FREE then flush_pool(p) end -- just come free: first to whoever waits
   if t.state == FREE then return token end
   if not t.state then return nil, {'absent'} end
   return nil, {'not_free', STATES[t.state], t.deadline + (t.state == HELD and p.cooldown or 0)}
@@ -85,15 +80,14 @@ local function assign(p, key, fingerprint, holder, lifetime, wish)
   if key ~= '' then
     local first, kept = recall(p, 'assign', key)
     if first and first ~= fingerprint then return {'mismatch'} end
-    if first then return replay(p, kept) end
+    if first then return replay(p, kept) or {'lease_lost'} end
   end
   local token, refusal = pick(p, wish)
   if not token then return refusal end
   local t = p.tokens[token]
-  lifetime = lifetime > 0 and lifetime or p.lifetime
-  if p.max_hold > 0 then lifetime = math.min(lifetime, p.max_hold) end
-  t.state, t.fence, t.since, t.holder, t.deadline = HELD, fence, now, holder, now + lifetime
+  become_held(t, fence, holder, lease_end(p, lifetime))
   touch(p, token, t)
+  tell(p, 'granted', token, t)
   fence = fence + 1
   if key ~= '' then remember(p, 'assign', key, fingerprint, int(t.fence) .. ' ' .. token) end
   return {'granted', token, t.fence, t.deadline, holder}
@@ -109,8 +103,7 @@ for i = 1, #ARGV, WIDTH do
   end
   items[#items + 1] = {p, i, lifetime}
 end
-fence = math.max(tonumber(redis.call('GET', PREFIX .. ':fence') or 0) + 1, now_us)
-redis.call('SET', PREFIX .. ':fence', int(fence + #items - 1))
+fence = reserve_fences(#items)
 
 local replies = {}
 for n, item in ipairs(items) do

@@ -12,8 +12,11 @@ local WIDTH = 4
 local function delete(p, token)
   local t = get(p, token)
   if not t.state then return {'absent'} end
+  if t.waiter then end_offer(p, t, true) end
+  local fence = t.fence
   become_absent(t)
   touch(p, token, t)
+  tell(p, 'deleted', token, t, fence)
   return {'deleted'}
 end
 

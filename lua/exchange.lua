@@ -45,6 +45,7 @@ local function exchange(p, family, number, asked)
     if asked.renew then t.deadline = now + p.lifetime end
     set_fields(t, asked.fields)
     touch(p, family, t)
+    tell(p, 'rotated', family, t)
     return {'rotated', t.fence, t.deadline, t.holder, merged}
   end
   local in_grace = now - t.since <= asked.grace
@@ -54,8 +55,10 @@ local function exchange(p, family, number, asked)
     return {'replayed', t.fence, t.deadline, t.holder, fields}
   end
   if not asked.revoke or (in_grace and number >= t.fence - FORGIVEN) then return {'spent'} end
+  local last = t.fence
   become_absent(t)
   touch(p, family, t)
+  tell(p, 'deleted', family, t, last)
   return {'reused'}
 end
 

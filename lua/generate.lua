@@ -45,6 +45,7 @@ local function generate(p, key, fingerprint, born, tokens)
     become_born(p, t, born.holder, born.lifetime)
     set_fields(t, born.fields)
     touch(p, token, t)
+    tell(p, 'generated', token, t)
     if t.state == HELD then expires_at = t.deadline end
   end
   flush_pool(p)

@@ -21,8 +21,10 @@ local function keep_alive(p, token, fence, lifetime)
   if not t.state then return {'absent'} end
   if fence > 0 and (t.state ~= HELD or t.fence ~= fence) then return {'lease_lost'} end
   if t.state == COOLING then return {'not_held', STATES[t.state]} end
+  if t.waiter then return {'kept', STATES[t.state], t.deadline} end -- an offer is not a lease yet, and stays short
   if t.state == HELD then extend(p, t, lifetime) else become_free(p, t, now) end
   touch(p, token, t)
+  tell(p, 'kept', token, t)
   return {'kept', STATES[t.state], t.deadline}
 end
 

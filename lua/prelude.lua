@@ -11,9 +11,15 @@ local CALL_ARGS_MAX = 1000 -- arguments to one command: well under Lua's stack o
 local IDEM_WINDOW_S = 600  -- an idempotency key is found for at least this long
 local RECORD = '>BI7I6I5I6' -- state, fence, deadline ms, due tick, since ms; then the holder's label
 local HAS_META = 16        -- added to a record's state: the token has a HASH of metadata
+local OFFERED = 32         -- added to it: held for a waiter, whose id and a NUL stand before the label
+local WAITER = '>I7I6'     -- ticket, ms until which it is alive; then the token offered or '', a NUL, the label
+local OFFER_MS = 2000      -- a waiter not heard of for this long is dead, and what it was offered goes on
+local QUEUE_MS = 10000     -- life of a queue that nobody asks about: long after its last waiter is dead
+local HAND_OVER_MAX = 1000 -- waiters, dead or alive, that one call takes out of a queue
 
 local PREFIX = KEYS[1]
-local TURNS, ALARM = PREFIX .. ':turns', PREFIX .. ':alarm'
+local TURNS, ALARM, FENCE = PREFIX .. ':turns', PREFIX .. ':alarm', PREFIX .. ':fence'
+local EVENTS, WAKES = PREFIX .. ':events', PREFIX .. ':wakes' -- channels, not keys
 local time = redis.call('TIME')
 local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 -- The first whole millisecond after this moment. A deadline counted from it lies at least the whole lifetime
@@ -22,6 +28,9 @@ local now = math.floor(now_us / 1000) + 1
 
 local pools = {}        -- name → pool, each read once per call
 local rung = false      -- whether the wheel changed, so that the alarm may have to move
+local woken = {}        -- waiters that this call has an offer for
+local told = {}         -- lifecycle events, as JSON
+local listened          -- whether anybody hears them; asked once, when there is the first
 
 -- Whole numbers keep their digits (Lua prints 14 by itself; a fence has 16).
 local function int(number) return string.format('%.0f', number) end
@@ -55,7 +64,8 @@ local function pool(name)
     born = f[9], records = PREFIX .. ':records:' .. name, free = PREFIX .. ':free:' .. name,
     ticks = PREFIX .. ':ticks:' .. name, due = PREFIX .. ':due:' .. name .. ':',
     meta = PREFIX .. ':meta:' .. name .. ':',
-    tokens = {}, dirty = {}, settled = {}, remembered = {},
+    queue = PREFIX .. ':queue:' .. name, waiters = PREFIX .. ':waiters:' .. name,
+    tokens = {}, dirty = {}, settled = {}, remembered = {}, ended = {}, handed = 0,
   }
   pools[name] = p
   return p
@@ -73,6 +83,42 @@ local function touch(p, token, t)
     t.dirty = true
     p.dirty[#p.dirty + 1] = token
   end
+end
+
+-- Tells a transition to whoever listens, as it is about to be stored. `fence` where the token is gone by now.
+-- Whoever may not publish (an ACL can say so) does without: no call fails for a hint's sake.
+local function tell(p, event, token, t, fence)
+  if listened == nil then
+    local counted = redis.pcall('PUBSUB', 'SHARDNUMSUB', EVENTS)
+    listened = not counted.err and counted[2] > 0
+  end
+  if not listened then return end
+  told[#told + 1] = '{"pool":"' .. p.name .. '","token":' .. cjson.encode(token) .. ',"event":"' .. event
+    .. '","state":"' .. (STATES[t.state] or 'absent') .. '","fence":' .. int(fence or t.fence)
+    .. ',"deadline_ms":' .. int(t.deadline) .. '}'
+end
+
+-- The first of so many fences that nobody ever had.
+local function reserve_fences(count)
+  local first = math.max(tonumber(redis.call('GET', FENCE) or 0) + 1, now_us)
+  redis.call('SET', FENCE, int(first + count - 1))
+  return first
+end
+
+local function become_held(t, fence, holder, deadline)
+  t.state, t.fence, t.since, t.holder, t.deadline = HELD, fence, now, holder, deadline
+end
+
+-- When a lease that begins now ends.
+local function lease_end(p, lifetime)
+  lifetime = lifetime > 0 and lifetime or p.lifetime
+  return now + (p.max_hold > 0 and math.min(lifetime, p.max_hold) or lifetime)
+end
+
+-- An offer ends: its waiter has taken it or is dead, or (`stays`) waits on in its place.
+local function end_offer(p, t, stays)
+  p.ended[t.waiter] = stays and 'stays' or 'leaves'
+  t.waiter = nil
 end
 
 local function become_free(p, t, since)
@@ -113,14 +159,21 @@ end
 -- Settle: a deadline that has passed has happened. Chains from deadlines, not from the time of the sweep.
 local function settle(p, token, t)
   while t.state and t.deadline > 0 and t.deadline < now do
-    local passed = t.deadline
+    local passed, fence = t.deadline, t.fence
     touch(p, token, t)
-    if t.state == HELD then
+    if t.waiter then -- nobody has used it
+      note(p, 'missed', passed)
+      end_offer(p, t)
+      become_free(p, t, passed)
+      tell(p, 'missed', token, t)
+    elseif t.state == HELD then
       note(p, 'lapsed', passed)
       if p.on_lapse == 'delete' then become_absent(t) else release(p, t, passed) end
+      tell(p, 'lapsed', token, t, fence)
     elseif t.state == COOLING then
       note(p, 'cooled', passed)
       become_free(p, t, passed)
+      tell(p, 'cooled', token, t)
     elseif p.idle_limit == 0 then
       t.deadline = 0 -- the limit was lifted meanwhile
     elseif t.since + p.idle_limit >= now then
@@ -128,6 +181,7 @@ local function settle(p, token, t)
     else
       note(p, 'idle', passed)
       become_absent(t)
+      tell(p, 'idle', token, t, fence)
     end
   end
 end
@@ -135,17 +189,34 @@ end
 local function unpack_record(packed)
   if not packed then return {fence = 0, deadline = 0, due = 0, since = 0, holder = ''} end
   local state, fence, deadline, due, since, rest = struct.unpack(RECORD, packed)
+  local holder, waiter = string.sub(packed, rest), nil
+  if state >= OFFERED then
+    state = state - OFFERED
+    waiter, holder = string.match(holder, '^(%Z*)%z(.*)$')
+  end
   local meta = state >= HAS_META
   if meta then state = state - HAS_META end
   return {
     state = state, stored = state, fence = fence, deadline = deadline, due = due, since = since,
-    holder = string.sub(packed, rest), meta = meta, stored_meta = meta,
+    holder = holder, waiter = waiter, meta = meta, stored_meta = meta,
   }
 end
 
 local function pack_record(t)
   local state = t.meta and t.state + HAS_META or t.state
-  return struct.pack(RECORD, state, t.fence, t.deadline, t.due, t.since) .. t.holder
+  local head = t.waiter and t.waiter .. '\0' or ''
+  if t.waiter then state = state + OFFERED end
+  return struct.pack(RECORD, state, t.fence, t.deadline, t.due, t.since) .. head .. t.holder
+end
+
+local function unpack_waiter(packed)
+  local ticket, alive, rest = struct.unpack(WAITER, packed)
+  local token, holder = string.match(string.sub(packed, rest), '^(%Z*)%z(.*)$')
+  return {ticket = ticket, alive = alive, token = token, holder = holder}
+end
+
+local function pack_waiter(w)
+  return struct.pack(WAITER, w.ticket, w.alive) .. w.token .. '\0' .. w.holder
 end
 
 -- Reads tokens that this call has not read yet, and settles them.
@@ -217,9 +288,85 @@ local function flush_wheel(p, enter, leave)
   end
 end
 
+-- Whether anybody waits for a token of this pool; asked where one comes free, once a call.
+local function queued(p)
+  if p.queued == nil then p.queued = redis.call('EXISTS', p.queue) == 1 end
+  return p.queued
+end
+
+-- Writes waiters, and puts them into the queue. What nobody asks about any more leaves by itself.
+local function put_waiters(p, packed, tickets)
+  bulk('HSET', p.waiters, packed)
+  bulk('ZADD', p.queue, tickets)
+  for _, key in ipairs({p.waiters, p.queue}) do redis.call('PEXPIRE', key, QUEUE_MS) end
+  p.queued = true
+end
+
+-- Offers free tokens to those who have waited longest. The dead whom it meets leave the queue.
+local function hand_over(p, tokens)
+  local given, gone, kept = 0, {}, {}
+  while given < #tokens and p.handed < HAND_OVER_MAX do
+    local ids = redis.call('ZRANGE', p.queue, 0, math.min(#tokens - given, HAND_OVER_MAX - p.handed) - 1)
+    if #ids == 0 then
+      p.queued = false
+      break
+    end
+    local packed, fence = redis.call('HMGET', p.waiters, unpack(ids)), reserve_fences(#ids)
+    redis.call('ZREM', p.queue, unpack(ids))
+    p.handed = p.handed + #ids
+    for i, id in ipairs(ids) do
+      local w = packed[i] and unpack_waiter(packed[i])
+      if w and w.alive >= now then
+        given = given + 1
+        local token = tokens[given]
+        local t = p.tokens[token]
+        become_held(t, fence + i - 1, w.holder, w.alive) -- if it is alive, it is heard of before that
+        t.waiter, w.token = id, token
+        touch(p, token, t)
+        tell(p, 'offered', token, t)
+        kept[#kept + 1], kept[#kept + 2] = id, pack_waiter(w)
+        woken[#woken + 1] = id
+      else
+        gone[#gone + 1] = id
+      end
+    end
+  end
+  bulk('HSET', p.waiters, kept) -- first: a key that HDEL empties forgets when it expires
+  bulk('HDEL', p.waiters, gone)
+end
+
+-- Whose offer has ended leaves, or is put back into its place, with its ticket.
+local function flush_offers(p)
+  local leaving = {}
+  for id, how in pairs(p.ended) do
+    local packed = how == 'stays' and redis.call('HGET', p.waiters, id)
+    if packed then
+      local w = unpack_waiter(packed)
+      w.token = ''
+      put_waiters(p, {id, pack_waiter(w)}, {int(w.ticket), id})
+    else
+      leaving[#leaving + 1] = id
+    end
+  end
+  bulk('HDEL', p.waiters, leaving)
+  p.ended = {}
+end
+
+-- What has come free goes to whoever waits, in the script that frees it: nobody overtakes a waiter.
+local function serve_queue(p)
+  flush_offers(p)
+  local freed = {}
+  for _, token in ipairs(p.dirty) do
+    local t = p.tokens[token]
+    if t.state == FREE and t.stored ~= FREE then freed[#freed + 1] = token end
+  end
+  if #freed > 0 and queued(p) then hand_over(p, freed) end
+end
+
 -- Writes what this call changed in one pool.
 local function flush_pool(p)
   if #p.dirty == 0 then return end
+  serve_queue(p)
   local hset, hdel, sadd, srem, enter, leave = {}, {}, {}, {}, {}, {}
   local held = 0
   for _, token in ipairs(p.dirty) do
@@ -252,6 +399,20 @@ local function flush_pool(p)
   bulk('SADD', p.free, sadd)
   if held ~= 0 then redis.call('HINCRBY', p.key, 'held', held) end
   flush_wheel(p, enter, leave)
+end
+
+-- Offers what lies free, where a call reached its bound before all who waited had an offer.
+local function serve_free(p)
+  flush_pool(p)
+  if not queued(p) or p.handed >= HAND_OVER_MAX then return end
+  local tokens = redis.call('SRANDMEMBER', p.free, HAND_OVER_MAX - p.handed)
+  fetch(p, tokens)
+  local free = {}
+  for _, token in ipairs(tokens) do
+    if p.tokens[token].state == FREE then free[#free + 1] = token end
+  end
+  hand_over(p, free)
+  flush_pool(p)
 end
 
 -- Sets the alarm to the partition's next turn. Returns when that is (ms), 0 if nothing is pending.
@@ -318,7 +479,7 @@ end
 -- Only the flows' tokens have metadata, and only the flows' pools have names that start with `_`.
 local function drop_pool(p)
   if string.sub(p.name, 1, 1) == '_' and not drop_some(p) then return false end
-  redis.call('UNLINK', p.free, p.records)
+  redis.call('UNLINK', p.free, p.records, p.queue, p.waiters)
   local window = math.floor(now / 1000 / IDEM_WINDOW_S)
   for w = window - 1, window do redis.call('UNLINK', PREFIX .. ':idem:' .. int(w) .. ':' .. p.name) end
   local keys = redis.call('ZRANGE', p.ticks, 0, CALL_ARGS_MAX - 1)
@@ -342,6 +503,14 @@ local function recall(p, verb, key)
     if kept then return string.match(kept, '^(%S*) (.*)$') end
   end
   return nil
+end
+
+-- The grant that an assign of a key was answered with, as it is now; nil if its lease has ended.
+local function replay(p, kept)
+  local fence, token = string.match(kept, '^(%d+) (.*)$')
+  local t = get(p, token)
+  if t.state ~= HELD or t.fence ~= tonumber(fence) then return nil end
+  return {'granted', token, t.fence, t.deadline, t.holder}
 end
 
 local function remember(p, verb, key, fingerprint, answer)
@@ -368,5 +537,9 @@ local function finish(replies)
     for kind, lags in pairs(p.settled) do settled[#settled + 1] = {name, kind, lags} end
   end
   if rung then turn = ring() end
+  if #woken > 0 then redis.pcall('SPUBLISH', WAKES, table.concat(woken, ' ')) end
+  if #told > 0 then
+    redis.pcall('SPUBLISH', EVENTS, '{"at_ms":' .. int(now) .. ',"events":[' .. table.concat(told, ',') .. ']}')
+  end
   return {now, settled, replies, turn}
 end

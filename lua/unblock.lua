@@ -14,8 +14,11 @@ local function unblock(p, token, fence, direct)
   if not t.state then return {'absent'} end
   if fence > 0 and (t.state ~= HELD or t.fence ~= fence) then return {'lease_lost'} end
   if t.state ~= HELD then return {'not_held', STATES[t.state]} end
-  if direct then become_free(p, t, now) else release(p, t, now) end
+  local offered = t.waiter -- nobody has used it, and who was to have it waits on
+  if offered then end_offer(p, t, true) end
+  if direct or offered then become_free(p, t, now) else release(p, t, now) end
   touch(p, token, t)
+  tell(p, 'unblocked', token, t)
   return {STATES[t.state], t.state == COOLING and t.deadline or now}
 end
 

@@ -16,9 +16,10 @@ const RELEASE_LAG_BUCKETS: &[f64] = &[
 const STORE_CALL_BUCKETS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 ];
-/// Seconds of a request: the answer comes within 2 s, whatever Redis does.
+/// Seconds of a request: the answer comes within 2 s, whatever Redis does, but where a caller waits for a token.
 const HTTP_BUCKETS: &[f64] = &[
-    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0,
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
+    60.0,
 ];
 /// Items of a batch, up to the limit of 1,000.
 const BATCH_BUCKETS: &[f64] = &[
@@ -31,6 +32,7 @@ pub struct Metrics {
     pub http_request_duration: HistogramVec,
     pub transitions: IntCounterVec,
     pub pool_tokens: IntGaugeVec,
+    pub waiters: IntGaugeVec,
     pub release_lag: HistogramVec,
     pub sweeps: IntCounterVec,
     pub batch_size: HistogramVec,
@@ -107,7 +109,7 @@ impl Metrics {
             transitions: counter(
                 r,
                 "tokend_transitions_total",
-                "Answers of the store by pool, verb and outcome; verb settle counts deadlines that passed: lapsed, cooled, idle.",
+                "Answers of the store by pool, verb and outcome; verb settle counts deadlines that passed: lapsed, cooled, idle, missed (an offer that no waiter took).",
                 &["pool", "verb", "outcome"],
             ),
             pool_tokens: gauge(
@@ -115,6 +117,12 @@ impl Metrics {
                 "tokend_pool_tokens",
                 "Tokens of a pool by state, read from Redis at each scrape (every replica reports the same).",
                 &["pool", "state"],
+            ),
+            waiters: gauge(
+                r,
+                "tokend_waiters",
+                "Requests that wait on this replica for a token of a pool.",
+                &["pool"],
             ),
             release_lag: histogram(
                 r,
@@ -153,7 +161,7 @@ impl Metrics {
         }
     }
 
-    /// Counts deadlines that a call settled: pool, kind (`lapsed`, `cooled`, `idle`) and each one's lag.
+    /// Counts deadlines that a call settled: pool, kind (`lapsed`, `cooled`, `idle`, `missed`) and each one's lag.
     pub fn settled(&self, settled: &[(&str, &str, &[u64])]) {
         for (pool, kind, lags_ms) in settled {
             self.transitions
@@ -169,6 +177,7 @@ impl Metrics {
     /// Drops the series of a pool that is gone, or a service that makes a pool per job would keep them all.
     pub fn forget_pool(&self, pool: &str) {
         let _ = self.release_lag.remove_label_values(&[pool]);
+        let _ = self.waiters.remove_label_values(&[pool]);
         for family in self.transitions.collect() {
             for metric in family.get_metric() {
                 let label = |name: &str| {

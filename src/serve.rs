@@ -246,6 +246,7 @@ impl Service {
         // Early, so that the others have taken over when this replica's sweeps end.
         self.store.leave().await;
         tokio::time::sleep(delay).await;
+        self.store.stop_waiting(); // or requests that wait for a token would be in flight for a minute
         let drain = DRAIN_MAX.min(deadline.duration_since(Instant::now()) - AFTER_DRAIN);
         step(
             "requests in flight",

@@ -8,7 +8,9 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
+use serde_json::Number;
 
+use super::duration;
 use super::error::{CallError, Failure, Problem};
 pub use super::wire::{
     Added, Answer, AssignRequest, Grant, PolicyFields, Pool, Pools, TokenRequest, TokenState,
@@ -137,7 +139,10 @@ impl Client {
         body: &AssignRequest,
         key: Option<&IdempotencyKey>,
     ) -> Result<Answer<Grant>, CallError> {
-        let mut request = self.post(pool, "/assign").json(body);
+        let wait = body.wait_seconds.as_ref().and_then(Number::as_f64);
+        let wait = duration::from_seconds(wait.unwrap_or_default());
+        let request = self.post(pool, "/assign").json(body);
+        let mut request = request.timeout(REQUEST_TIMEOUT + wait);
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key.as_str());
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Number;
 
-use crate::token::{DURATION_MS_MAX, Invalid, duration_ms};
+use crate::token::{DURATION_MS_MAX, Invalid, WAIT_MAX, duration_ms};
 
 /// `--purge-interval`: its range is that of the services whose start-up scripts pass it.
 const PURGE_INTERVAL: std::ops::RangeInclusive<Duration> =
@@ -40,6 +40,19 @@ pub fn limit(text: &str) -> Result<Duration, Invalid> {
         Ok(Duration::ZERO)
     } else {
         lifetime(text)
+    }
+}
+
+/// How long to wait for a token: 0 to 60 s.
+///
+/// # Errors
+/// When it is not a duration or out of range.
+pub fn wait(text: &str) -> Result<Duration, Invalid> {
+    let wait = parse(text)?;
+    if wait <= WAIT_MAX {
+        Ok(wait)
+    } else {
+        Err(Invalid(format!("must be 0 to {}", human(WAIT_MAX))))
     }
 }
 
@@ -119,6 +132,8 @@ mod tests {
         assert_eq!(limit("0s"), Ok(Duration::ZERO));
         assert!(limit("0.5").is_err());
         assert_eq!(limit("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(wait("0.5"), Ok(Duration::from_millis(500)));
+        assert!(wait("1m").is_ok() && wait("61s").is_err());
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct AssignArgs {
     /// This token, instead of a random free one.
     #[arg(long, value_parser = TokenValue::parse)]
     token: Option<TokenValue>,
+    /// If no token is free, wait so long in line with others who do: up to 60s.
+    #[arg(long, value_name = "DURATION", value_parser = duration::wait, conflicts_with = "token")]
+    wait: Option<Duration>,
     /// A retry with the same key within 10 minutes finds the same grant.
     #[arg(long, value_name = "KEY", value_parser = IdempotencyKey::parse)]
     idempotency_key: Option<IdempotencyKey>,
@@ -92,6 +95,7 @@ pub async fn assign(client: &Client, output: Output, args: AssignArgs) -> Result
         holder: args.holder.map(String::from),
         lifetime: args.lifetime.map(duration::seconds),
         token: args.token.map(String::from),
+        wait_seconds: args.wait.map(duration::seconds),
     };
     let key = args.idempotency_key.as_ref();
     let answer = client.assign(&args.pool.name, &request, key).await?;

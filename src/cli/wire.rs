@@ -67,6 +67,9 @@ pub struct AssignRequest {
     pub lifetime: Option<Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// How long to wait if no token is free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<Number>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

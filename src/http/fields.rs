@@ -1,10 +1,12 @@
 //! A request's members, read one by one. Every mistake is collected, so that a caller learns of all
 //! of them at once; a member that nobody asked for is a mistake too, usually a misspelt option.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use super::problem::{FieldError, Problem};
-use crate::token::{Fence, Invalid, TOKENS_PER_CALL_MAX, TokenValue, duration_ms};
+use crate::token::{Fence, Invalid, TOKENS_PER_CALL_MAX, TokenValue, WAIT_MAX, duration_ms};
 
 /// Most field errors in one answer: enough to see the pattern in a bad import of 10,000 values,
 /// without an answer larger than the request.
@@ -233,6 +235,20 @@ pub fn duration_or_none(value: &Value) -> Result<u64, Invalid> {
         let range = detail.strip_prefix("must be ").unwrap_or(&detail);
         Invalid(format!("must be 0 (none) or {range}"))
     })
+}
+
+/// Reads for how many seconds a caller waits, 0 for not at all.
+///
+/// # Errors
+/// When the value is not a number or out of range.
+pub fn waiting(value: &Value) -> Result<Duration, Invalid> {
+    let seconds = seconds(value)?;
+    let most = WAIT_MAX.as_secs_f64();
+    if (0.0..=most).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err(Invalid(format!("must be 0 to {most} seconds")))
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! The pool's verbs: generate, assign, keep-alive, unblock, delete, inspect. Each parses, calls the
 //! store and answers; `/tokens/VERB` and `/v1/pools/{pool}/VERB` are the same handler.
 
+use std::time::Duration;
+
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::answer::{Seconds, Timestamp};
-use super::fields::{Fields, duration, fence, text, whole};
+use super::fields::{Fields, duration, fence, text, waiting, whole};
 use super::input::{IdempotencyHeader, JsonBody, NoQuery, PoolPath, Query};
 use super::problem::{Problem, Slug};
 use crate::store::{AssignRequest, GenerateRequest, NewTokens, Store};
@@ -139,7 +141,8 @@ fn generate_request(
     fields.finish(tokens.map(|tokens| GenerateRequest { tokens, key }))
 }
 
-/// `POST …/assign`: grants a random free token, or the one asked for.
+/// `POST …/assign`: grants a random free token, or the one asked for; with `wait_seconds` the caller waits for one
+/// in line with all others who do.
 ///
 /// # Errors
 /// `invalid-request`, `no-token-available`, `not-free`, `token-not-found`, `pool-not-found`,
@@ -151,8 +154,8 @@ pub async fn assign_token(
     body: JsonBody,
     store: web::Data<Store>,
 ) -> Answer {
-    let request = assign_request(body.0, key.0)?;
-    match store.assign(&pool.0, request).await? {
+    let (request, wait) = assign_request(body.0, key.0)?;
+    match store.assign_within(&pool.0, request, wait).await? {
         // No await from here to the answer: a caller who leaves before this drops the offer, which
         // gives the token back.
         AssignOutcome::Granted(offer) => Ok(granted(offer.accept())),
@@ -175,14 +178,18 @@ pub async fn assign_token(
 fn assign_request(
     mut fields: Fields,
     key: Option<IdempotencyKey>,
-) -> Result<AssignRequest, Problem> {
+) -> Result<(AssignRequest, Duration), Problem> {
+    let wait = fields.optional("wait_seconds", waiting).unwrap_or_default();
+    if !wait.is_zero() && fields.has("token") {
+        fields.refuse("wait_seconds", "must not be given along with token");
+    }
     let request = AssignRequest {
         holder: fields.optional("holder", text(Holder::parse)),
         lifetime_ms: fields.optional("lifetime", duration),
         token: fields.optional("token", text(TokenValue::parse)),
         key,
     };
-    fields.finish(Some(request))
+    fields.finish(Some((request, wait)))
 }
 
 fn granted(grant: Grant) -> HttpResponse {

@@ -47,16 +47,40 @@ fn generate_takes_a_count_or_values() {
 
 #[test]
 fn assign_needs_nothing_and_refuses_what_it_does_not_know() {
-    let asked = assign_request(Fields::default(), None).expect("valid");
+    let (asked, wait) = assign_request(Fields::default(), None).expect("valid");
+    assert!(wait.is_zero());
     assert!(asked.holder.is_none() && asked.lifetime_ms.is_none() && asked.token.is_none());
     let given = json!({"holder": "pod-1", "lifetime": 1.5, "token": "seat-1"});
-    let asked = assign_request(fields(given), None).expect("valid");
+    let (asked, _) = assign_request(fields(given), None).expect("valid");
     assert_eq!(asked.lifetime_ms, Some(1_500));
     let wrong = json!({"holder": "", "lifetime": 0, "token": 7, "fence": 3});
     assert_eq!(
         named(assign_request(fields(wrong), None)),
         ["holder", "lifetime", "token", "fence"]
     );
+}
+
+#[test]
+fn assign_waits_for_any_token_but_not_for_one() {
+    for (given, ms) in [(json!(0), 0), (json!(0.25), 250), (json!(60), 60_000)] {
+        let asked = fields(json!({"wait_seconds": given}));
+        let (_, wait) = assign_request(asked, None).expect("valid");
+        assert_eq!(wait, Duration::from_millis(ms), "{given}");
+    }
+    for bad in [
+        json!(-1),
+        json!(60.001),
+        json!("5"),
+        json!(null),
+        json!(true),
+    ] {
+        let asked = fields(json!({"wait_seconds": bad}));
+        assert_eq!(named(assign_request(asked, None)), ["wait_seconds"]);
+    }
+    let named_token = fields(json!({"wait_seconds": 1, "token": "seat-1"}));
+    assert_eq!(named(assign_request(named_token, None)), ["wait_seconds"]);
+    let at_once = fields(json!({"wait_seconds": 0, "token": "seat-1"}));
+    assert!(assign_request(at_once, None).is_ok());
 }
 
 #[test]

@@ -24,6 +24,39 @@ pub struct AssignRequest {
     pub key: Option<IdempotencyKey>,
 }
 
+impl AssignRequest {
+    /// The arguments that assigns and waits share: key, fingerprint, holder, lifetime.
+    pub(super) fn encode(&self, args: &mut Vec<Value>) {
+        let holder = self.holder.as_ref().map(Holder::as_str);
+        let token = self.token.as_ref().map(TokenValue::as_str);
+        let lifetime = self.lifetime_ms.map(|ms| ms.to_string());
+        args.push(text_or_empty(self.key.as_ref().map(IdempotencyKey::as_str)));
+        args.push(match &self.key {
+            None => "".into(),
+            Some(_) => {
+                fingerprint([holder, lifetime.as_deref(), token].map(Option::unwrap_or_default))
+                    .into()
+            }
+        });
+        args.push(text_or_empty(holder));
+        args.push(number_or_zero(self.lifetime_ms));
+    }
+}
+
+/// The rest of a reply that tells a grant.
+pub(super) fn granted(reply: &mut Reply, now_ms: u64) -> Result<Grant, StoreError> {
+    let token = reply.token()?;
+    let fence = reply.fence()?;
+    let expires_at_ms = reply.int()?;
+    Ok(Grant {
+        token,
+        fence,
+        expires_at_ms,
+        expires_in_ms: expires_at_ms.saturating_sub(now_ms),
+        holder: reply.holder()?,
+    })
+}
+
 /// A grant that nobody has been told of yet. Dropped without [`Offer::accept`], one made without an
 /// idempotency key is given back at once by its fence, straight to free (invariant 9): its request was
 /// abandoned while the call was under way. One with a key waits for its retry.
@@ -35,6 +68,16 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// A grant as a script has just made it.
+    pub(super) fn new(grant: Grant, shard: Shard, keyed: bool, store: Weak<Inner>) -> Self {
+        Self {
+            grant: Some(grant),
+            shard,
+            keyed,
+            store,
+        }
+    }
+
     /// Takes the grant: from here on the caller is its holder.
     ///
     /// # Panics
@@ -92,44 +135,18 @@ impl Verb for Assign {
     }
 
     fn encode(&self, args: &mut Vec<Value>) {
-        let request = &self.request;
-        let holder = request.holder.as_ref().map(Holder::as_str);
-        let token = request.token.as_ref().map(TokenValue::as_str);
-        let lifetime = request.lifetime_ms.map(|ms| ms.to_string());
-        args.push(text_or_empty(
-            request.key.as_ref().map(IdempotencyKey::as_str),
-        ));
-        args.push(match &request.key {
-            None => "".into(),
-            Some(_) => {
-                fingerprint([holder, lifetime.as_deref(), token].map(Option::unwrap_or_default))
-                    .into()
-            }
-        });
-        args.push(text_or_empty(holder));
-        args.push(number_or_zero(request.lifetime_ms));
+        self.request.encode(args);
+        let token = self.request.token.as_ref().map(TokenValue::as_str);
         args.push(text_or_empty(token));
     }
 
     fn decode(&self, mut reply: Reply, now_ms: u64) -> Result<Self::Outcome, StoreError> {
         match reply.tag.as_str() {
             "granted" => {
-                let token = reply.token()?;
-                let fence = reply.fence()?;
-                let expires_at_ms = reply.int()?;
-                let grant = Grant {
-                    token,
-                    fence,
-                    expires_at_ms,
-                    expires_in_ms: expires_at_ms.saturating_sub(now_ms),
-                    holder: reply.holder()?,
-                };
-                Ok(AssignOutcome::Granted(Offer {
-                    grant: Some(grant),
-                    shard: self.shard.clone(),
-                    keyed: self.request.key.is_some(),
-                    store: self.store.clone(),
-                }))
+                let grant = granted(&mut reply, now_ms)?;
+                let keyed = self.request.key.is_some();
+                let offer = Offer::new(grant, self.shard.clone(), keyed, self.store.clone());
+                Ok(AssignOutcome::Granted(offer))
             }
             "empty" => Ok(AssignOutcome::Empty {
                 retry_after_ms: reply.int_or_none()?.map(|at| at.saturating_sub(now_ms)),

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use fred::clients::SubscriberClient;
 use fred::interfaces::{ClientLike, ConfigInterface, EventInterface, PubsubInterface};
+use fred::types::MessageKind;
+use futures_util::future::try_join_all;
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{debug, info, warn};
 
@@ -68,6 +70,7 @@ pub(super) fn listen(inner: &Arc<Inner>, node: &Arc<Node>) {
     // This channel never reports a lag that matters: bells keep one ring each, however many are missed.
     let mut events = node.subscriber().keyspace_event_rx();
     tokio::spawn(subscribe_on_connection(inner.clone(), node.clone()));
+    tokio::spawn(hear_wakes(inner.clone(), node.clone()));
     node.start_listening();
     let mut end = node.end();
     tokio::spawn(async move {
@@ -90,13 +93,33 @@ pub(super) fn listen(inner: &Arc<Inner>, node: &Arc<Node>) {
     });
 }
 
+/// Wakes the waiters that a message names. One that is missed costs a waiter a second.
+async fn hear_wakes(inner: Arc<Inner>, node: Arc<Node>) {
+    let mut messages = node.subscriber().message_rx();
+    let mut end = node.end();
+    loop {
+        let message = tokio::select! {
+            message = messages.recv() => message,
+            () = end_of(&mut end) => return,
+        };
+        match message {
+            Ok(message) if message.kind == MessageKind::SMessage => {
+                let waiters = message.value.as_str().unwrap_or_default();
+                inner.waits.wake(&waiters);
+            }
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
 async fn subscribe_on_connection(inner: Arc<Inner>, node: Arc<Node>) {
     let subscriber = node.subscriber();
     let mut connections = subscriber.reconnect_rx();
     let mut end = node.end();
     let mut channels = Vec::new();
     if subscriber.is_connected() {
-        channels = subscribe(&inner, subscriber).await;
+        channels = subscribe(&inner, &node).await;
     }
     loop {
         let connection = tokio::select! {
@@ -105,14 +128,15 @@ async fn subscribe_on_connection(inner: Arc<Inner>, node: Arc<Node>) {
         };
         match connection {
             Ok(Ok(_) | Err(RecvError::Lagged(_))) => {
-                channels = subscribe(&inner, subscriber).await;
+                channels = subscribe(&inner, &node).await;
             }
             Ok(Err(RecvError::Closed)) => return,
             // The client says that all is well even where Redis refused, so ask again: who listens
             // already loses nothing.
             Err(_) if subscriber.is_connected() && !channels.is_empty() => {
                 let again = subscriber.subscribe(channels.clone()).await;
-                debug!(refused = again.is_err(), "subscribed again");
+                let wakes = subscribe_wakes(&inner, &node).await;
+                debug!(refused = again.and(wakes).is_err(), "subscribed again");
             }
             Err(_) => {}
         }
@@ -120,7 +144,8 @@ async fn subscribe_on_connection(inner: Arc<Inner>, node: Arc<Node>) {
 }
 
 /// Returns the channels.
-async fn subscribe(inner: &Inner, subscriber: &SubscriberClient) -> Vec<String> {
+async fn subscribe(inner: &Inner, node: &Arc<Node>) -> Vec<String> {
+    let subscriber = node.subscriber();
     let database = inner.redis.database();
     let channels: Vec<String> = match turn_on(subscriber).await {
         Channels::Alarms => {
@@ -133,5 +158,17 @@ async fn subscribe(inner: &Inner, subscriber: &SubscriberClient) -> Vec<String> 
     if let Err(error) = subscriber.subscribe(channels.clone()).await {
         warn!(%error, "can't subscribe to expiry events: this replica runs on its timer meanwhile");
     }
+    if let Err(error) = subscribe_wakes(inner, node).await {
+        warn!(%error, "can't subscribe to wakes: who waits on this replica asks every second meanwhile");
+    }
     channels
+}
+
+/// Sharded channels: those whose slots this primary has, one a command, for a Cluster takes channels of one slot at a
+/// time.
+async fn subscribe_wakes(inner: &Inner, node: &Arc<Node>) -> Result<(), fred::error::Error> {
+    let partitions = inner.keys.partitions.iter();
+    let here = partitions.filter(|p| inner.redis.owns(node, p.slot));
+    let each = here.map(|p| node.subscriber().ssubscribe(p.wakes.as_str()));
+    try_join_all(each).await.map(|_| ())
 }

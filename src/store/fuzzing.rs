@@ -2,6 +2,7 @@
 
 use fred::types::Value;
 
+use super::assign::AssignRequest;
 use super::batch::Verb;
 use super::delete::Delete;
 use super::exchange::{Exchange, ExchangeRequest};
@@ -12,6 +13,7 @@ use super::register::Entry;
 use super::reply::{Answer, Reply};
 use super::shard::Shard;
 use super::unblock::Unblock;
+use super::wait::{Spot, Step, Wait};
 use crate::token::rotating::{Rotating, new_family};
 use crate::token::{Fence, Metadata, PoolName, StoreError, TokenValue};
 
@@ -72,6 +74,7 @@ pub fn reply(mut data: &[u8]) {
     decode(&answer, &generate(shard()));
     decode(&answer, &exchange(shard()));
     decode(&answer, &Unblock::new(shard(), token(), None));
+    decode(&answer, &wait(shard()));
     for with_metadata in [false, true] {
         let (shard, token) = (shard(), token());
         decode(
@@ -89,6 +92,16 @@ pub fn reply(mut data: &[u8]) {
         if let Err(error) = list::decode(reply, 0) {
             is_discreet(&error);
         }
+    }
+}
+
+fn wait(shard: Shard) -> Wait {
+    Wait {
+        shard,
+        request: AssignRequest::default(),
+        waiter: "w1".to_owned(),
+        step: Step::Stay,
+        spot: Spot::default(),
     }
 }
 

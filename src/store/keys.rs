@@ -22,6 +22,8 @@ pub(super) struct Partition {
     pub alarm: String,
     /// The slot that all its keys lie in.
     pub slot: u16,
+    /// Not a key but a channel: names the waiters that have an offer.
+    pub wakes: String,
 }
 
 /// The slot of any key.
@@ -53,6 +55,7 @@ impl Keys {
                     guard: format!("{prefix}:guard"),
                     alarm: format!("{prefix}:alarm"),
                     slot: slot_of(&prefix),
+                    wakes: format!("{prefix}:wakes"),
                     prefix,
                 }
             })
@@ -108,6 +111,7 @@ mod tests {
         assert_eq!(third.prefix, "tokend:1:{p3.4}");
         assert_eq!(third.guard, "tokend:1:{p3.4}:guard");
         assert_eq!(third.alarm, "tokend:1:{p3.4}:alarm");
+        assert_eq!(third.wakes, "tokend:1:{p3.4}:wakes");
         assert_eq!(keys.partition_of("default"), 6);
         assert_eq!(keys.partition_of("licence-seats"), 8);
     }

@@ -43,6 +43,8 @@ mod sweep;
 mod unblock;
 mod users;
 mod verbs;
+mod wait;
+mod waiting;
 
 pub use self::redis::check_url;
 pub use assign::{AssignRequest, Offer};
@@ -78,6 +80,8 @@ use self::reply::Answer;
 use self::script::{Script, Scripts};
 use self::shard::{Place, Shard};
 use self::unblock::Unblock;
+use self::wait::Wait;
+use self::waiting::Waits;
 use crate::metrics::Metrics;
 use crate::token::{PoolName, StoreError};
 
@@ -104,6 +108,7 @@ struct Batchers {
     inspect: Vec<Arc<Batcher<Inspect>>>,
     keep_alive: Vec<Arc<Batcher<KeepAlive>>>,
     unblock: Vec<Arc<Batcher<Unblock>>>,
+    wait: Vec<Arc<Batcher<Wait>>>,
 }
 
 struct Inner {
@@ -119,6 +124,8 @@ struct Inner {
     /// Held by the one sweep of this replica that catches up.
     catching_up: tokio::sync::Mutex<()>,
     batchers: Batchers,
+    /// Who waits for a token on this replica.
+    waits: Waits,
     metrics: Arc<Metrics>,
     /// The layout is agreed: what lies in this Redis is our data set.
     prepared: AtomicBool,

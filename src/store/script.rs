@@ -87,4 +87,5 @@ scripts! {
     set_user = bare "set_user.lua";
     sweep = new "sweep.lua";
     unblock = new "unblock.lua";
+    wait = new "wait.lua";
 }

@@ -14,6 +14,7 @@ use super::prepare::{self, Progress, keep_prepared};
 use super::redis::Redis;
 use super::registry::Registry;
 use super::script::{Script, Scripts};
+use super::waiting::Waits;
 use super::{Batchers, Durability, Inner, Store, sweep};
 use crate::metrics::Metrics;
 use crate::token::{FlowsLimits, Policy};
@@ -119,6 +120,7 @@ fn assemble(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<Inner>, St
             inspect: batchers(&scripts.inspect, &keys, &redis, &metrics),
             keep_alive: batchers(&scripts.keep_alive, &keys, &redis, &metrics),
             unblock: batchers(&scripts.unblock, &keys, &redis, &metrics),
+            wait: batchers(&scripts.wait, &keys, &redis, &metrics),
         },
         duty: Duty::new(keys.partitions.len()),
         config,
@@ -128,6 +130,7 @@ fn assemble(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<Inner>, St
         redis,
         registry: Registry::default(),
         catching_up: tokio::sync::Mutex::default(),
+        waits: Waits::default(),
         metrics,
         prepared: AtomicBool::new(false),
         runtime: Handle::current(),

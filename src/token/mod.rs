@@ -20,6 +20,7 @@ pub use outcome::{
 pub use policy::{Born, OnLapse, Policy, PolicyPatch};
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -29,6 +30,8 @@ use sha2::{Digest, Sha256};
 pub const VALUE_BYTES_MAX: usize = 256;
 /// Most characters of an `Idempotency-Key`.
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 128;
+/// Longest that an assign waits for a token: what common proxies let a request take.
+pub const WAIT_MAX: Duration = Duration::from_mins(1);
 /// Most tokens that one call may add: one script call's worth of work (about 50 ms of Redis).
 pub const TOKENS_PER_CALL_MAX: usize = 10_000;
 /// Most tokens on one page of a listing.

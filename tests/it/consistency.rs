@@ -2,6 +2,7 @@
 //! code that shares nothing with the scripts.
 
 mod flows;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,10 @@ const FREE: u8 = 1;
 const HELD: u8 = 2;
 /// Added to the state of a token that has metadata.
 const HAS_META: u8 = 16;
+/// Added to the state of a token that is held for a waiter.
+const OFFERED: u8 = 32;
+/// Bytes of a record before the holder's label.
+const HEAD_BYTES: usize = 25;
 const TICK_MS: u64 = 100;
 /// Kinds of key that belong to one pool, and of which type they are.
 const POOL_KINDS: &[(&str, &str)] = &[
@@ -27,6 +32,8 @@ const POOL_KINDS: &[(&str, &str)] = &[
     ("due", "set"),
     ("idem", "hash"),
     ("meta", "hash"),
+    ("queue", "zset"),
+    ("waiters", "hash"),
 ];
 /// Kinds of key that belong to the partition.
 const PARTITION_KINDS: &[(&str, &str)] = &[
@@ -41,13 +48,16 @@ struct Record {
     has_meta: bool,
     deadline: u64,
     due: u64,
+    /// Who it is offered to.
+    waiter: Option<Vec<u8>>,
 }
 
 /// A pool's records by token.
 type Records = BTreeMap<Vec<u8>, Record>;
 
 impl Record {
-    /// `state fence deadline due since`, big-endian in 1, 7, 6, 5 and 6 bytes, then the holder.
+    /// `state fence deadline due since`, big-endian in 1, 7, 6, 5 and 6 bytes, then the holder; where it is
+    /// offered, the waiter and a NUL before that.
     fn parse(packed: &[u8]) -> Self {
         let int = |from: usize, to: usize| {
             let digits = packed[from..to].iter();
@@ -55,9 +65,10 @@ impl Record {
         };
         Self {
             state: packed[0] % HAS_META,
-            has_meta: packed[0] >= HAS_META,
+            has_meta: packed[0] & HAS_META > 0,
             deadline: int(8, 14),
             due: int(14, 19),
+            waiter: (packed[0] & OFFERED > 0).then(|| waiting::before_nul(&packed[HEAD_BYTES..])),
         }
     }
 }
@@ -196,7 +207,7 @@ fn check_partition(partition: &Partition, now: u64) -> Vec<String> {
         if of_pool && !owned {
             wrong.push(format!("{name}: a leftover of a pool that is gone"));
         }
-        if ["idem", "alarm", "attempts"].contains(&kind) && key.ttl_ms < 0 {
+        if ["idem", "alarm", "attempts", "queue", "waiters"].contains(&kind) && key.ttl_ms < 0 {
             wrong.push(format!("{name}: never leaves"));
         }
     }
@@ -222,6 +233,7 @@ fn check_pool(partition: &Partition, pool: &str, now: u64, wrong: &mut Vec<Strin
     check_wheel(partition, pool, &records, wrong);
     check_metadata(partition, pool, &records, wrong);
     check_turn(partition, pool, now, wrong);
+    waiting::check_line(partition, pool, now, &records, wrong);
 }
 
 fn show(token: &[u8]) -> String {

@@ -135,8 +135,18 @@ impl Recorder {
         replica: usize,
         request: AssignRequest,
     ) -> Result<Option<Grant>, StoreError> {
+        self.assign_within(replica, request, Duration::ZERO).await
+    }
+
+    pub async fn assign_within(
+        &self,
+        replica: usize,
+        request: AssignRequest,
+        wait: Duration,
+    ) -> Result<Option<Grant>, StoreError> {
         let start = Instant::now();
-        let answer = match self.stores[replica].assign(&self.pool, request).await {
+        let store = &self.stores[replica];
+        let answer = match store.assign_within(&self.pool, request, wait).await {
             Ok(AssignOutcome::Granted(offer)) => Ok(Some(offer.accept())),
             Ok(_) => Ok(None),
             Err(error) => Err(error),

@@ -168,6 +168,11 @@ impl Service {
         Ok((status, serde_json::from_str(&text).unwrap_or_default()))
     }
 
+    pub async fn metrics(&self) -> String {
+        let asked = self.ask_text(reqwest::Method::GET, "/metrics", None);
+        asked.await.expect("an answer").1
+    }
+
     /// Status and body as it came.
     pub async fn ask_text(
         &self,

@@ -74,7 +74,15 @@ async fn be_a_client(recorder: Recorder, replica: usize, rounds: usize) {
                 );
             }
             _ => {
-                if let Ok(Some(grant)) = recorder.assign(replica, any()).await {
+                // Half of them wait in line if there is no token.
+                let wait = Duration::from_millis(rand::rng().random_range(0..400));
+                let wait = if choice % 2 == 0 {
+                    wait
+                } else {
+                    Duration::ZERO
+                };
+                let granted = recorder.assign_within(replica, any(), wait).await;
+                if let Ok(Some(grant)) = granted {
                     use_grant(&recorder, replica, &grant).await;
                     grants.push(grant);
                 }

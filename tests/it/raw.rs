@@ -74,6 +74,19 @@ pub fn number(text: &[u8]) -> f64 {
     text.parse().expect("a number")
 }
 
+fn arguments(pool: &PoolName, generation: u64, version: u64, items: &[&[&str]]) -> Vec<String> {
+    let mut args = Vec::new();
+    for item in items {
+        args.extend([
+            pool.to_string(),
+            generation.to_string(),
+            version.to_string(),
+        ]);
+        args.extend(item.iter().map(ToString::to_string));
+    }
+    args
+}
+
 impl Fixture {
     /// The prefix of the partition that a pool lies in.
     pub async fn prefix_of(&self, pool: &PoolName) -> String {
@@ -97,7 +110,16 @@ impl Fixture {
         keys: Vec<String>,
         args: Vec<String>,
     ) -> Result<Vec<Tagged>, String> {
-        let answer: Result<Value, _> = self.redis.eval(source(script), keys, args).await;
+        self.try_source(source(script), keys, args).await
+    }
+
+    async fn try_source(
+        &self,
+        source: String,
+        keys: Vec<String>,
+        args: Vec<String>,
+    ) -> Result<Vec<Tagged>, String> {
+        let answer: Result<Value, _> = self.redis.eval(source, keys, args).await;
         let answer = answer.map_err(|error| error.details().to_owned())?;
         let replies = answer.into_array().swap_remove(2).into_array();
         let tagged = |reply: Value| {
@@ -118,6 +140,25 @@ impl Fixture {
         self.raw_at(script, pool, generation, version, items).await
     }
 
+    /// The same with offers, and waiters, that live for an hour: only the time that the test lets pass ends them.
+    pub async fn patient(&self, script: &str, pool: &PoolName, items: &[&[&str]]) -> Vec<Tagged> {
+        let (generation, version) = (
+            self.shard_field(pool, "generation").await,
+            self.shard_field(pool, "version").await,
+        );
+        let text = source(script);
+        let source = text.replace("OFFER_MS = 2000", "OFFER_MS = 3600000");
+        let source = source.replace("QUEUE_MS = 10000", "QUEUE_MS = 7200000");
+        assert!(
+            source.len() > text.len() + 4,
+            "the prelude names them otherwise"
+        );
+        let args = arguments(pool, generation, version, items);
+        let keys = self.partition_keys(pool).await;
+        let replies = self.try_source(source, keys, args).await;
+        replies.expect("the script runs")
+    }
+
     /// The same with a generation and a version of the test's choice.
     pub async fn raw_at(
         &self,
@@ -127,15 +168,7 @@ impl Fixture {
         version: u64,
         items: &[&[&str]],
     ) -> Vec<Tagged> {
-        let mut args = Vec::new();
-        for item in items {
-            args.extend([
-                pool.to_string(),
-                generation.to_string(),
-                version.to_string(),
-            ]);
-            args.extend(item.iter().map(ToString::to_string));
-        }
+        let args = arguments(pool, generation, version, items);
         let keys = self.partition_keys(pool).await;
         let replies = self.try_raw(script, keys, args).await;
         replies.expect("the script runs")

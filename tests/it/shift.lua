@@ -13,6 +13,12 @@ for i = 1, #flat, 2 do
   t.due, t.deadline, t.since = t.due > 0 and t.due - ticks or 0, back(t.deadline), t.since - by
   redis.call('HSET', p.records, flat[i], pack_record(t))
 end
+local waiters = redis.call('HGETALL', p.waiters)
+for i = 1, #waiters, 2 do
+  local w = unpack_waiter(waiters[i + 1])
+  w.alive = w.alive - by
+  redis.call('HSET', p.waiters, waiters[i], pack_waiter(w))
+end
 local turn = redis.call('ZSCORE', TURNS, p.name)
 if turn then redis.call('ZADD', TURNS, tonumber(turn) - ticks, p.name) end
 local index = redis.call('ZRANGE', p.ticks, 0, -1)

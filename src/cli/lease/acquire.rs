@@ -11,7 +11,7 @@ use super::timing::Timing;
 use crate::cli::client::{AssignRequest, Client, Grant};
 use crate::cli::duration;
 use crate::cli::error::{CallError, Failure, slug};
-use crate::token::{IdempotencyKey, PoolName};
+use crate::token::{IdempotencyKey, PoolName, WAIT_MAX};
 
 /// Tries after an unknown outcome where `--wait-for` sets no limit: the service remembers the key,
 /// so a second try nearly always settles it.
@@ -54,8 +54,10 @@ pub async fn acquire(
     let mut key = new_key()?;
     let mut tries = 0;
     loop {
+        let left = |now: Moment| Some(wait_for?.saturating_sub(now.since(started)));
+        let request = waiting(request, left(Moment::now()));
         let outcome = {
-            let mut attempt = std::pin::pin!(attempt(client, pool, request, &key));
+            let mut attempt = std::pin::pin!(attempt(client, pool, &request, &key));
             tokio::select! {
                 outcome = &mut attempt => outcome,
                 signal = signals.recv() => {
@@ -70,8 +72,7 @@ pub async fn acquire(
             Err(error) => error,
         };
         tries += 1;
-        let waited = Moment::now().since(started);
-        let left = wait_for.map(|limit| limit.saturating_sub(waited));
+        let left = left(Moment::now());
         let Some(pause) = pause_after(&error, tries, left) else {
             return Err(error.into());
         };
@@ -83,6 +84,16 @@ pub async fn acquire(
             // The key found a grant that ended before we heard of it; it is of no more use.
             key = new_key()?;
         }
+    }
+}
+
+/// The request with as much waiting in line as it may do at a time. A token that is named can't be waited for: that
+/// one is asked for again and again.
+fn waiting(request: &AssignRequest, left: Option<Duration>) -> AssignRequest {
+    let left = left.filter(|left| !left.is_zero() && request.token.is_none());
+    AssignRequest {
+        wait_seconds: left.map(|left| duration::seconds(left.min(WAIT_MAX))),
+        ..request.clone()
     }
 }
 

@@ -101,6 +101,7 @@ pub async fn run(client: Client, args: LeaseArgs) -> Result<ExitCode, Failure> {
         holder: Some(holder(args.holder)),
         lifetime: args.lifetime.map(duration::seconds),
         token: args.token.map(String::from),
+        wait_seconds: None,
     };
     let outcome = acquire::acquire(&client, &args.pool, &request, args.wait_for, &mut signals);
     let (acquired, interrupted) = match outcome.await? {

@@ -7,7 +7,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::http::answer::{Seconds, Timestamp};
 use crate::token::{
-    Fence, Holder, IDEMPOTENCY_KEY_CHARS_MAX, OnLapse, PoolName, State, TokenValue, VALUE_BYTES_MAX,
+    Fence, Holder, IDEMPOTENCY_KEY_CHARS_MAX, OnLapse, PoolName, State, TokenValue,
+    VALUE_BYTES_MAX, WAIT_MAX,
 };
 
 /// No control characters.
@@ -52,6 +53,9 @@ pub enum Duration {}
 /// A duration that a request gives, or none.
 pub enum DurationOrNone {}
 
+/// How long a request waits.
+pub enum Waiting {}
+
 /// The name of a pool that can be made.
 pub enum NewPoolName {}
 
@@ -75,6 +79,10 @@ schemas! {
     Seconds: seconds("A duration in seconds, with a fraction where it is not whole.")
         .minimum(Some(0.0))
         .examples([json!(60)]);
+    Waiting: seconds("Seconds to wait, fractions allowed: 0 (not at all) to 60.")
+        .minimum(Some(0.0))
+        .maximum(Some(WAIT_MAX.as_secs_f64()))
+        .examples([json!(30)]);
     Duration: seconds("A duration in seconds, fractions allowed: 1 to 2592000 (30 days).")
         .minimum(Some(DURATION_S.0))
         .maximum(Some(DURATION_S.1))

@@ -6,7 +6,7 @@ use utoipa::openapi::{HttpMethod, Required};
 
 use super::entry::{Entry, Tag};
 use super::schemas::Shape;
-use super::values::{Duration, Key};
+use super::values::{Duration, Key, Waiting};
 use crate::http::problem::Slug;
 use crate::http::tokens::{Assigned, Deleted, Generated, Inspected, Kept, Released};
 use crate::token::{Fence, Holder, PoolName, TokenValue};
@@ -38,6 +38,9 @@ struct AssignRequest {
     lifetime: Option<f64>,
     /// This one, instead of a random free one.
     token: Option<TokenValue>,
+    /// How long to wait, in order, if no token is free. Not for a `token` that is named.
+    #[schema(value_type = Option<Waiting>)]
+    wait_seconds: Option<f64>,
 }
 
 #[derive(ToSchema)]
@@ -173,7 +176,8 @@ fn assign(place: Place) -> Entry {
     with_key(place.verb("Take a token"))
         .describe(
             "Grants a random free token, or the one asked for, to this caller alone, until `expires_at` or \
-             until it lets go. The body may be empty. With an `Idempotency-Key` a retry is told the first \
+             until it lets go. The body may be empty. With `wait_seconds` a caller waits if no token is free: whoever \
+             came first, to whatever replica, is served first, and who does not wait does not overtake. With an `Idempotency-Key` a retry is told the first \
              call's grant as it is then.",
         )
         .takes(

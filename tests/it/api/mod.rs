@@ -28,6 +28,7 @@ mod system;
 mod temporary;
 mod temporary_mistakes;
 mod unified;
+mod waiting;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

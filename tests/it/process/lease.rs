@@ -6,6 +6,7 @@ use std::process::Stdio;
 use serde_json::json;
 
 use super::{Directory, Service, wait};
+use crate::harness::eventually;
 
 async fn service(directory: &Directory) -> Service {
     let service = Service::start(directory).await;
@@ -98,4 +99,41 @@ async fn a_lost_lease_ends_the_command() {
     // The command held the other end: it is gone when there is nothing more to read.
     line.clear();
     assert_eq!(stdout.read_line(&mut line).expect("the end"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_gets_the_token_when_it_is_given_back() {
+    let directory = Directory::new();
+    let service = service(&directory).await;
+    for (args, told) in [
+        (&["assign", "--pool", "seats", "--wait", "1m"][..], "seat-1"),
+        (&["lease", "seats", "--wait-for", "10m", "--", "true"], ""),
+    ] {
+        let asked = json!({"lifetime": 3_600});
+        let (_, held) = service.post("/v1/pools/seats/assign", asked).await;
+        let child = service
+            .cli(&directory, args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("tokend runs");
+        eventually("it waits", async || {
+            let metrics = service.metrics().await;
+            metrics.contains("tokend_waiters{pool=\"seats\"} 1\n")
+        })
+        .await;
+        let token = json!({"token": "seat-1", "fence": held["fence"]});
+        let (status, _) = service.post("/v1/pools/seats/unblock", token).await;
+        assert_eq!(status, 200);
+        let ran = super::Ran::from(child.wait_with_output().expect("it ends"));
+        assert!(ran.ok().contains(told));
+        let token = json!({"token": "seat-1"});
+        service.post("/v1/pools/seats/unblock", token).await;
+    }
+    let both = ["assign", "--wait", "1s", "--token", "seat-1"];
+    assert_eq!(service.run(&directory, &both).code, Some(2));
+    assert_eq!(
+        service.run(&directory, &["assign", "--wait", "61s"]).code,
+        Some(2)
+    );
 }

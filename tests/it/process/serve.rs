@@ -214,3 +214,38 @@ async fn a_dotenv_file_with_comments_behind_its_values_works() {
         "a name it does not know is told: {log}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_who_waits() {
+    let directory = Directory::new();
+    let mut service = Service::start(&directory).await;
+    let (status, _) = service
+        .post("/tokens/generate", json!({"tokens": ["a"]}))
+        .await;
+    assert_eq!(status, 201);
+    let (status, _) = service.post("/tokens/assign", json!({})).await;
+    assert_eq!(status, 200);
+    let mut waiting = TcpStream::connect(service.address()).expect("it listens");
+    waiting
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .expect("a timeout");
+    let body = r#"{"wait_seconds": 60}"#;
+    let request = format!(
+        "POST /tokens/assign HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    waiting.write_all(request.as_bytes()).expect("it reads");
+    eventually("it waits", async || {
+        let metrics = service.metrics().await;
+        metrics.contains("tokend_waiters{pool=\"default\"} 1\n")
+    })
+    .await;
+    service.signal("TERM");
+    // Its answer comes before the end: a drain that is cut short would cut it off.
+    let mut told = String::new();
+    waiting.read_to_string(&mut told).expect("an answer");
+    assert!(told.starts_with("HTTP/1.1 503"), "{told}");
+    assert!(told.contains("/problems/store-unavailable"), "{told}");
+    assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
+}

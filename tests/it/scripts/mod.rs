@@ -21,3 +21,5 @@ mod set_user;
 mod settle;
 mod sweep;
 mod unblock;
+pub mod wait;
+mod wait_keys;
