@@ -94,7 +94,7 @@ fn take(left: &AtomicU64) -> bool {
 }
 
 /// User and system time that Redis has used, µs.
-async fn cpu_us(admin: &Client) -> f64 {
+pub async fn cpu_us(admin: &Client) -> f64 {
     let info: String = admin.info(Some(InfoKind::Cpu)).await.expect("INFO");
     let seconds = |name: &str| -> f64 {
         let line = info.lines().find_map(|line| line.strip_prefix(name));

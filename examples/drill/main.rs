@@ -10,6 +10,7 @@
 //! - `flows`: a million temporary tokens alive that lapse at once, and sessions refreshed again and again
 //! - `idle`: what 20 replicas cost Redis with nothing to do, and how often they sweep under load
 //! - `import`: 100,000 phone numbers from a file
+//! - `waiting`: 1,000 wait for 10 tokens on two replicas, some beside connections that are cut
 //!
 //! Needs `redis-server` and, for the stalling disk, `cc`. Traffic stays on the loopback interface. Each
 //! drill ends by itself, prints its figures, and the exit code is 1 if an invariant was broken.
@@ -25,6 +26,7 @@ mod idle;
 mod import;
 mod lag;
 mod process;
+mod waiting;
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -53,7 +55,7 @@ async fn main() -> ExitCode {
     let mut names: Vec<String> = std::env::args().skip(1).collect();
     if names.is_empty() {
         names = [
-            "import", "cost", "idle", "lag", "burst", "flows", "embedded", "chaos",
+            "import", "cost", "idle", "lag", "burst", "flows", "embedded", "chaos", "waiting",
         ]
         .map(str::to_owned)
         .to_vec();
@@ -70,6 +72,7 @@ async fn main() -> ExitCode {
             "flows" => flows::drill().await,
             "idle" => idle::drill().await,
             "import" => import::drill().await,
+            "waiting" => waiting::drill().await,
             other => {
                 eprintln!("no drill {other}");
                 return ExitCode::from(2);
