@@ -4,12 +4,14 @@
 //! Reading order: [`token`] is the domain, without I/O; [`store`] binds one Lua script per verb, and all
 //! state lies behind it in Redis; [`http`] and [`server`] are the contract; [`serve`] makes a process of
 //! them, out of [`config`], the keys in [`flows`] and perhaps an [`embedded`] Redis; [`auth`] is passwords and
-//! access tokens; [`cli`] is the client for people and scripts, and [`users`] keeps who may log in.
+//! access tokens; [`cli`] is the client for people and scripts, [`users`] keeps who may log in, and
+//! [`doctor`] looks at the Redis.
 //! `ARCHITECTURE.md` traces an assign, a lapse, an exchange and a Redis outage through them.
 
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod embedded;
 pub mod flows;
 #[cfg(any(test, fuzzing))]

@@ -16,7 +16,7 @@ use crate::cli::output::{one_line, print};
 use crate::cli::{UserArgs, UserCommand, UserImportArgs};
 use crate::config::Config;
 use crate::embedded;
-use crate::store::{Store, UserListed};
+use crate::store::{Store, StoreConfig, UserListed};
 use crate::token::StoreError;
 
 /// Runs one command to its end and says how it went.
@@ -36,16 +36,21 @@ pub fn run(command: &UserCommand, json: bool) -> ExitCode {
 }
 
 async fn connect_and_do(command: &UserCommand, json: bool) -> Result<(), Failure> {
+    let store = Store::for_users(store_config()?).await;
+    let store = store.map_err(|why| unavailable(&why))?;
+    let done = execute(&store, command, json).await;
+    store.stop().await;
+    done
+}
+
+/// The Redis that `tokend serve` uses, by the same settings; the embedded one, if it is running.
+pub(crate) fn store_config() -> Result<StoreConfig, Failure> {
     let config = Config::load().map_err(|error| Failure::usage(error.to_string()))?;
     let url = match &config.redis_url {
         Some(url) => url.expose().to_owned(),
         None => embedded::running_url(&config.data_dir).ok_or_else(|| nobody(&config))?,
     };
-    let store = Store::for_users(config.store(url)).await;
-    let store = store.map_err(|why| unavailable(&why))?;
-    let done = execute(&store, command, json).await;
-    store.stop().await;
-    done
+    Ok(config.store(url))
 }
 
 fn nobody(config: &Config) -> Failure {
@@ -55,7 +60,7 @@ fn nobody(config: &Config) -> Failure {
     ))
 }
 
-fn unavailable(why: &dyn std::fmt::Display) -> Failure {
+pub(crate) fn unavailable(why: &dyn std::fmt::Display) -> Failure {
     Failure {
         message: one_line(&why.to_string()),
         code: EXIT_UNAVAILABLE,

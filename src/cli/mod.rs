@@ -73,9 +73,19 @@ pub enum Command {
     /// Add, change, delete, list or import the users of `POST /auth/login`, right in Redis.
     #[command(subcommand, after_help = USER_HELP)]
     User(UserCommand),
+    /// Look whether the Redis behind the service can keep what the service promises.
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor,
     #[command(flatten)]
     Client(ClientCommand),
 }
+
+const DOCTOR_HELP: &str = "\
+Reads the configuration that `tokend serve` reads, asks Redis itself, and changes nothing. Below what could
+be better stands the line that mends it.
+
+Exit codes: 0 all is well, or warnings only; 1 something failed; 2 the configuration is wrong;
+69 Redis does not answer.";
 
 const USER_HELP: &str = "\
 Reads the configuration that `tokend serve` reads: REDIS_URL, or, without it, DATA_DIR, on which
@@ -181,6 +191,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(args) => crate::serve::run(&args),
         Command::User(command) => crate::users::run(&command, cli.json),
+        Command::Doctor => crate::doctor::run(cli.json),
         Command::Client(command) => run_client(cli.url, cli.json, command),
     }
 }

@@ -11,6 +11,7 @@ mod assign;
 mod attempt;
 mod batch;
 mod beat;
+mod checks;
 mod count;
 mod delete;
 mod drop_pool;
@@ -48,6 +49,7 @@ mod waiting;
 
 pub use self::redis::check_url;
 pub use assign::{AssignRequest, Offer};
+pub use checks::{Diagnosis, Finding, Grade};
 pub use durability::Durability;
 pub use exchange::{ExchangeRequest, GRACE_MS};
 pub use generate::{GenerateRequest, NewTokens};
@@ -126,6 +128,8 @@ struct Inner {
     batchers: Batchers,
     /// Who waits for a token on this replica.
     waits: Waits,
+    /// What was found on the Redis servers, and told.
+    told: checks::Told,
     metrics: Arc<Metrics>,
     /// The layout is agreed: what lies in this Redis is our data set.
     prepared: AtomicBool,

@@ -9,13 +9,13 @@ use fred::interfaces::{ClientLike, EventInterface};
 use futures_util::future::try_join_all;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::keys::slot_of;
 use super::redis::{Node, call_on, classify, end_of, load};
 use super::registry::{ensure_default, ensure_known_flows};
 use super::reply::Answer;
-use super::{Inner, StartError, events, layout};
+use super::{Inner, StartError, checks, events, layout};
 use crate::token::{PoolName, StoreError};
 
 /// Pause before preparing a connection is tried again.
@@ -26,8 +26,6 @@ const CONNECTION_POLL: Duration = Duration::from_millis(10);
 const REFUSED_RETRY: Duration = Duration::from_secs(5);
 /// A reason that goes on is told again after this long.
 const WARN_AGAIN: Duration = Duration::from_secs(30);
-/// First Redis that knows `#!lua` flags and EXPIRE NX.
-const REDIS_MAJOR_MIN: u32 = 7;
 
 /// How far preparing has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +79,7 @@ pub(super) fn keep_prepared(inner: Arc<Inner>) -> watch::Receiver<Progress> {
 }
 
 async fn keep_node_prepared(
-    inner: &Inner,
+    inner: &Arc<Inner>,
     node: &Arc<Node>,
     tell: &watch::Sender<Progress>,
     once: &Once,
@@ -101,6 +99,7 @@ async fn keep_node_prepared(
             Ok(()) => {
                 node.set_prepared(true);
                 info!(%node, "connected to Redis");
+                look_closely(inner.clone(), node.clone());
                 settle_in(inner, node, once).await;
                 if inner.prepared() {
                     tell.send_replace(Progress::Ready);
@@ -133,13 +132,23 @@ async fn keep_node_prepared(
     }
 }
 
+/// Looks at all that could be better, and tells the log. Nobody waits for it: it may ask replicas that do not answer.
+fn look_closely(inner: Arc<Inner>, node: Arc<Node>) {
+    tokio::spawn(async move {
+        match checks::look_at(&inner, &node).await {
+            Ok(diagnosis) => inner.told.tell(&diagnosis),
+            Err(error) => debug!(%node, %error, "looking at Redis"),
+        }
+    });
+}
+
 /// All that must be so before a call is sent to it.
 async fn prepare(inner: &Inner, node: &Arc<Node>) -> Result<(), Failure> {
     if !node.is_connected() {
         let away = StoreError::Unavailable("not connected to Redis".to_owned());
         return Err(Failure::Away(away));
     }
-    check_server(node).await?;
+    check_server(node, !inner.prepared()).await?;
     let loads = inner
         .scripts
         .all()
@@ -157,21 +166,20 @@ fn away(error: &fred::error::Error) -> Failure {
 }
 
 /// It is new enough for the scripts, of the kind that the URL says, and a primary.
-async fn check_server(node: &Node) -> Result<(), Failure> {
+async fn check_server(node: &Node, starting: bool) -> Result<(), Failure> {
     let info: String = node
         .client()
         .info(None)
         .await
         .map_err(|error| away(&error))?;
-    let refused = |why: &str| Err(Failure::Refused(StartError(why.to_owned())));
-    if redis_major(&info).is_some_and(|major| major < REDIS_MAJOR_MIN) {
-        return refused(&format!(
-            "this Redis is too old: it must be {REDIS_MAJOR_MIN}.0 or newer, or Valkey"
-        ));
+    let refused = |why: String| Err(Failure::Refused(StartError(why)));
+    if let Some(finding) = checks::refusal(&info, starting) {
+        return refused(format!("this Redis can't be used: {finding}"));
     }
     let clustered = field(&info, "cluster_enabled") == Some("1");
     if clustered && !node.of_cluster {
-        return refused("this is a node of a Redis Cluster: write redis-cluster:// in REDIS_URL");
+        let why = "this is a node of a Redis Cluster: write redis-cluster:// in REDIS_URL";
+        return refused(why.to_owned());
     }
     if field(&info, "role").is_some_and(|role| role != "master") {
         let replica = "this Redis is a replica, and only its primary takes writes";
@@ -245,7 +253,7 @@ async fn make_default(inner: &Inner, once: &Once) -> Result<(), StoreError> {
 pub(super) async fn connect_for(inner: &Inner, slot: u16) -> Result<(), StartError> {
     loop {
         if let Some(node) = inner.redis.owner(slot).filter(|node| node.is_connected()) {
-            match check_server(&node).await {
+            match check_server(&node, false).await {
                 Ok(()) => {
                     node.set_prepared(true);
                     return Ok(());
@@ -262,15 +270,6 @@ pub(super) async fn connect_for(inner: &Inner, slot: u16) -> Result<(), StartErr
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = info.lines().filter_map(|line| line.split_once(':'));
     lines.find_map(|(key, value)| (key == name).then(|| value.trim()))
-}
-
-/// The major version that INFO tells; a Valkey tells the Redis that it is compatible with.
-fn redis_major(info: &str) -> Option<u32> {
-    field(info, "redis_version")?
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
 }
 
 /// What keeps us from Redis, told once and then now and again while it goes on.
@@ -316,16 +315,4 @@ fn warn_of_errors(node: Arc<Node>) {
             }
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_major_version_is_read_from_info() {
-        assert_eq!(redis_major("# Server\r\nredis_version:7.0.15\r\n"), Some(7));
-        assert_eq!(redis_major("redis_version:6.2.6\nos:Linux"), Some(6));
-        assert_eq!(redis_major("nothing"), None);
-    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tracing::warn;
 
@@ -11,11 +12,11 @@ use super::batch::{Batcher, Verb};
 use super::duty::Duty;
 use super::keys::{Keys, slot_of};
 use super::prepare::{self, Progress, keep_prepared};
-use super::redis::Redis;
+use super::redis::{Redis, USABLE_POLL_MS};
 use super::registry::Registry;
 use super::script::{Script, Scripts};
 use super::waiting::Waits;
-use super::{Batchers, Durability, Inner, Store, sweep};
+use super::{Batchers, Diagnosis, Durability, Inner, Store, checks, sweep};
 use crate::metrics::Metrics;
 use crate::token::{FlowsLimits, Policy};
 
@@ -103,6 +104,42 @@ impl Store {
         store.stop().await;
         Err(why)
     }
+
+    /// Looks at every primary, and changes nothing there.
+    ///
+    /// # Errors
+    /// When none answers within `START_MS_MAX`.
+    pub async fn diagnose(config: StoreConfig) -> Result<Vec<Diagnosis>, StartError> {
+        let inner = assemble(config, Arc::new(Metrics::new()))?;
+        let limit = Duration::from_millis(START_MS_MAX);
+        let _ = tokio::time::timeout(limit, all_connected(&inner)).await;
+        let nodes = inner.redis.nodes();
+        let looks = nodes.iter().map(|node| checks::look_at(&inner, node));
+        let found = join_all(looks).await;
+        let store = Self { inner };
+        store.stop().await;
+        if found.iter().any(Result::is_ok) {
+            let found = found.into_iter().zip(&nodes);
+            return Ok(found
+                .map(|(found, node)| found.unwrap_or_else(|why| checks::away(node, &why)))
+                .collect());
+        }
+        let why = nodes.iter().find_map(|node| node.last_error());
+        let why = why.or_else(|| found.into_iter().find_map(Result::err));
+        let why = why.unwrap_or_else(|| "no answer".to_owned());
+        Err(StartError(format!("Redis is away: {why}")))
+    }
+}
+
+/// Waits until there are primaries, and a connection to each of them.
+async fn all_connected(inner: &Inner) {
+    loop {
+        let nodes = inner.redis.nodes();
+        if !nodes.is_empty() && nodes.iter().all(|node| node.is_connected()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(USABLE_POLL_MS)).await;
+    }
 }
 
 /// All parts, at rest but for the connection.
@@ -131,6 +168,7 @@ fn assemble(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<Inner>, St
         registry: Registry::default(),
         catching_up: tokio::sync::Mutex::default(),
         waits: Waits::default(),
+        told: checks::Told::default(),
         metrics,
         prepared: AtomicBool::new(false),
         runtime: Handle::current(),

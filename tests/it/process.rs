@@ -1,6 +1,7 @@
 //! The real binary: `tokend serve` as a process, and the command line against it.
 
 mod commands;
+mod doctor;
 mod lease;
 mod logs;
 mod one_time;
