@@ -9,6 +9,7 @@ local TICK_MS = 100        -- width of a wheel bucket
 local FINE_MS = 60000      -- a deadline further away than this waits in a bucket of a whole minute
 local CALL_ARGS_MAX = 1000 -- arguments to one command: well under Lua's stack of 8,000
 local IDEM_WINDOW_S = 600  -- an idempotency key is found for at least this long
+local OPERATION_WINDOWS = 4 -- a shard remembers an operation longer than its commit is found, whatever the clocks of two primaries say
 local RECORD = '>BI7I6I5I6' -- state, fence, deadline ms, due tick, since ms; then the holder's label
 local HAS_META = 16        -- added to a record's state: the token has a HASH of metadata
 local OFFERED = 32         -- added to it: held for a waiter, whose id and a NUL stand before the label
@@ -63,7 +64,7 @@ local function pool(name)
     max_tokens = tonumber(f[6] or 0), max_hold = tonumber(f[7] or 0), on_lapse = f[8],
     born = f[9], records = PREFIX .. ':records:' .. name, free = PREFIX .. ':free:' .. name,
     ticks = PREFIX .. ':ticks:' .. name, due = PREFIX .. ':due:' .. name .. ':',
-    meta = PREFIX .. ':meta:' .. name .. ':',
+    meta = PREFIX .. ':meta:' .. name .. ':', reserved = PREFIX .. ':reserved:' .. name,
     queue = PREFIX .. ':queue:' .. name, waiters = PREFIX .. ':waiters:' .. name,
     tokens = {}, dirty = {}, settled = {}, remembered = {}, ended = {}, handed = 0,
   }
@@ -479,9 +480,9 @@ end
 -- Only the flows' tokens have metadata, and only the flows' pools have names that start with `_`.
 local function drop_pool(p)
   if string.sub(p.name, 1, 1) == '_' and not drop_some(p) then return false end
-  redis.call('UNLINK', p.free, p.records, p.queue, p.waiters)
+  redis.call('UNLINK', p.free, p.records, p.queue, p.waiters, p.reserved)
   local window = math.floor(now / 1000 / IDEM_WINDOW_S)
-  for w = window - 1, window do redis.call('UNLINK', PREFIX .. ':idem:' .. int(w) .. ':' .. p.name) end
+  for w = window - OPERATION_WINDOWS + 1, window do redis.call('UNLINK', PREFIX .. ':idem:' .. int(w) .. ':' .. p.name) end
   local keys = redis.call('ZRANGE', p.ticks, 0, CALL_ARGS_MAX - 1)
   for i, tick in ipairs(keys) do keys[i] = p.due .. tick end
   if #keys > 0 then
@@ -493,12 +494,57 @@ local function drop_pool(p)
   return true
 end
 
--- What an idempotency key was answered with: fingerprint and answer, or nil.
-local function recall(p, verb, key)
+-- Splits the tokens given into those that are new here and the positions of those that are there, twice-named ones included.
+local function sort_out(p, tokens)
+  fetch(p, tokens)
+  local new, existing, seen = {}, {}, {}
+  for i, token in ipairs(tokens) do
+    if p.tokens[token].state or seen[token] then
+      existing[#existing + 1] = i
+    else
+      new[#new + 1], seen[token] = token, true
+    end
+  end
+  return new, existing
+end
+
+-- Room that calls over several shards have reserved here: id → tokens. What has lapsed counts no more.
+local function reservations(p)
+  if p.holds then return p.holds end
+  p.holds, p.held_back = {}, 0
+  local flat = redis.call('HGETALL', p.reserved)
+  for i = 1, #flat, 2 do
+    local deadline, count = string.match(flat[i + 1], '^(%d+) (%d+)$')
+    if tonumber(deadline) < now then
+      redis.call('HDEL', p.reserved, flat[i])
+    else
+      p.holds[flat[i]] = tonumber(count)
+      p.held_back = p.held_back + tonumber(count)
+    end
+  end
+  return p.holds
+end
+
+-- How many more tokens may come in under this reservation (or none, ''), and what others have reserved.
+local function room(p, id)
+  local own = reservations(p)[id] or 0
+  local others = p.held_back - own
+  return p.max_tokens - redis.call('HLEN', p.records) - others, others
+end
+
+local function let_go(p, id)
+  local count = reservations(p)[id]
+  if not count then return end
+  p.holds[id], p.held_back = nil, p.held_back - count
+  redis.call('HDEL', p.reserved, id)
+end
+
+-- What an idempotency key was answered with, in this window or the one before (or so many): fingerprint and answer, or nil.
+local function recall(p, verb, key, windows)
   local said = p.remembered[verb .. ':' .. key]
   if said then return said[1], said[2] end
   local window = math.floor(now / 1000 / IDEM_WINDOW_S)
-  for w = window, window - 1, -1 do
+  for w = window, window - (windows or 2) + 1, -1 do
     local kept = redis.call('HGET', PREFIX .. ':idem:' .. int(w) .. ':' .. p.name, verb .. ':' .. key)
     if kept then return string.match(kept, '^(%S*) (.*)$') end
   end
@@ -513,8 +559,9 @@ local function replay(p, kept)
   return {'granted', token, t.fence, t.deadline, t.holder}
 end
 
-local function remember(p, verb, key, fingerprint, answer)
+local function remember(p, verb, key, fingerprint, answer, windows)
   p.remembered[verb .. ':' .. key] = {fingerprint, answer}
+  p.windows = math.max(p.windows or 2, windows or 2)
 end
 
 -- After `flush_pool`: an answer is remembered only once what it tells is written.
@@ -525,7 +572,9 @@ local function flush_remembered(p)
     args[#args + 1] = said[1] .. ' ' .. said[2]
   end
   bulk('HSET', window, args)
-  if #args > 0 then redis.call('EXPIRE', window, 2 * IDEM_WINDOW_S, 'NX') end
+  if #args == 0 then return end
+  redis.call('EXPIRE', window, p.windows * IDEM_WINDOW_S, 'NX')
+  if p.windows > 2 then redis.call('EXPIRE', window, p.windows * IDEM_WINDOW_S, 'GT') end
 end
 
 -- Writes everything, and answers: Redis's clock, what was settled on the way, one reply per item, the next turn.

@@ -27,10 +27,8 @@ pub use self::flows::{CorsOrigins, FlowSettings, Secrets, one_time_lifetime};
 pub use self::redis_url::RedisUrl;
 use crate::store::{Durability, StoreConfig};
 use crate::telemetry::{Format, LogFilter};
-use crate::token::Policy;
+use crate::token::{PARTITIONS_MAX, Policy};
 
-/// Most partitions: each costs every replica a subscription, and one of them a poll twice a second.
-const PARTITIONS_MAX: u32 = 1024;
 /// Most HTTP threads; more than any machine has cores is a slip of the finger.
 const WORKERS_MAX: usize = 1024;
 /// Longest wait between "not ready" and closing the listener, in seconds: it has to fit, with the

@@ -588,8 +588,8 @@ fn a_crossed_boundary_is_found() {
 /// What key names are made of, behind the partition's prefix.
 const KINDS: &[&str] = &[
     "alarm", "attempts", "due", "fence", "free", "guard", "idem", "layout", "meta", "pool",
-    "pools", "records", "replicas", "ticks", "turns", "users", "queue", "waiters", "events",
-    "wakes",
+    "pools", "records", "replicas", "reserved", "ticks", "turns", "users", "queue", "waiters",
+    "events", "wakes",
 ];
 
 fn check_key_names(source: &Source) -> Vec<String> {

@@ -57,6 +57,10 @@ pub struct SetArgs {
     /// What becomes of a token whose lease lapsed (a new pool: recycle).
     #[arg(long, value_parser = ["recycle", "delete"])]
     on_lapse: Option<String>,
+    /// Over how many partitions a new pool is spread, for more than one Redis core can do; fixed from then on (a new
+    /// pool: 1).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    shards: Option<u32>,
 }
 
 /// Runs one `tokend pool` command.
@@ -96,6 +100,7 @@ fn fields(args: SetArgs) -> (PoolName, PolicyFields) {
         max_tokens: args.max_tokens,
         max_hold: args.max_hold.map(duration::seconds),
         on_lapse: args.on_lapse,
+        shards: args.shards,
     };
     (args.name, fields)
 }
@@ -142,5 +147,6 @@ fn show(pool: &Pool) -> String {
         ("cooldown", told(pool.cooldown, "none")),
         ("max hold", told(pool.max_hold, "no limit")),
         ("on lapse", pool.on_lapse.clone()),
+        ("shards", pool.shards.to_string()),
     ])
 }

@@ -31,6 +31,13 @@ pub struct Pool {
     pub max_tokens: u64,
     pub max_hold: f64,
     pub on_lapse: String,
+    /// A service of before shards does not tell.
+    #[serde(default = "one")]
+    pub shards: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// The policy fields to set; those not given keep their value.
@@ -48,6 +55,8 @@ pub struct PolicyFields {
     pub max_hold: Option<Number>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_lapse: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u32>,
 }
 
 /// The tokens that are new; `existing` counts those that the pool had (imports only).

@@ -11,8 +11,8 @@ use super::problem::{Problem, Slug};
 use super::tokens::Inspected;
 use crate::store::Store;
 use crate::token::{
-    Invalid, OnLapse, PAGE_TOKENS_MAX, Policy, PolicyPatch, PoolName, PoolView, PutPoolOutcome,
-    State,
+    Invalid, OnLapse, PAGE_TOKENS_MAX, PARTITIONS_MAX, Policy, PolicyPatch, PoolName, PoolView,
+    PutPoolOutcome, State,
 };
 
 /// Tokens on a page where the caller does not say: a screenful or two for a human.
@@ -112,6 +112,13 @@ pub async fn put_pool(
             "shards",
             format!("is fixed at {shards} since the pool was created"),
         )),
+        PutPoolOutcome::TooManyShards { partitions } => Err(Problem::field(
+            "shards",
+            format!("must be at most {partitions}, the number of partitions of this service"),
+        )),
+        PutPoolOutcome::TooFewTokens { shards } => {
+            Err(Problem::field("max_tokens", Policy::too_few_tokens(shards)))
+        }
     }
 }
 
@@ -124,7 +131,7 @@ fn policy_patch(mut fields: Fields) -> Result<PolicyPatch, Problem> {
         max_hold_ms: fields.optional("max_hold", duration_or_none),
         on_lapse: fields.optional("on_lapse", text(on_lapse)),
         shards: fields
-            .optional("shards", whole(1, u64::from(Policy::FOR_NEW_POOL.shards)))
+            .optional("shards", whole(1, u64::from(PARTITIONS_MAX)))
             .and_then(|shards| u32::try_from(shards).ok()),
     };
     // The readers above know the same ranges; this is the domain's own word on them.
@@ -233,7 +240,7 @@ mod tests {
         assert_eq!(patch(json!({})).expect("valid"), PolicyPatch::default());
         let all = patch(json!({
             "lifetime": 1.5, "idle_limit": 0, "cooldown": 2, "max_tokens": 5, "max_hold": 3600,
-            "on_lapse": "delete", "shards": 1,
+            "on_lapse": "delete", "shards": 4,
         }));
         let expected = PolicyPatch {
             lifetime_ms: Some(1_500),
@@ -242,7 +249,7 @@ mod tests {
             max_tokens: Some(5),
             max_hold_ms: Some(3_600_000),
             on_lapse: Some(OnLapse::Delete),
-            shards: Some(1),
+            shards: Some(4),
         };
         assert_eq!(all.expect("valid"), expected);
     }
@@ -259,7 +266,8 @@ mod tests {
             ("max_tokens", json!(100_000_001)),
             ("max_hold", json!(-1)),
             ("on_lapse", json!("keep")),
-            ("shards", json!(2)),
+            ("shards", json!(1.5)),
+            ("shards", json!(1_025)),
             ("shards", json!(0)),
             ("lifetme", json!(60)),
         ];

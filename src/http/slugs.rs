@@ -80,7 +80,9 @@ slugs! {
          lease has ended. Stop using the token and assign again.";
     PoolFull "pool-full" CONFLICT "The pool is full"
         "Adding these tokens would pass the pool's `max_tokens`, counted over all states. Nothing \
-         was added. The members `max_tokens` and `total` say how much room there is. Delete tokens \
+         was added. The members `max_tokens` and `total` say how much room there is; of a pool with \
+         `shards`, each shard has an equal share of it, and a token of yours lies in the shard that \
+         its hash says. Delete tokens \
          or raise the limit.";
     PoolFixed "pool-fixed" CONFLICT "The pool is fixed"
         "The environment that the service was started with decides the policy of the pool \

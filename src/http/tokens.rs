@@ -102,7 +102,10 @@ pub async fn generate_tokens(
     store: web::Data<Store>,
 ) -> Answer {
     let request = generate_request(body.0, key.0)?;
-    let imported = matches!(request.tokens, NewTokens::Import(_));
+    let (imported, asked) = match &request.tokens {
+        NewTokens::Import(tokens) => (true, tokens.len() as u64),
+        NewTokens::Generate(count) => (false, *count as u64),
+    };
     match store.generate(&pool.0, request).await? {
         GenerateOutcome::Added {
             tokens, existing, ..
@@ -112,13 +115,21 @@ pub async fn generate_tokens(
         }
         GenerateOutcome::PoolFull { max_tokens, total } => Err(Problem::new(
             Slug::PoolFull,
-            format!("the pool has {total} of at most {max_tokens} tokens; nothing was added"),
+            full_detail(asked, max_tokens, total),
         )
         .with_member("max_tokens", max_tokens)
         .with_member("total", total)),
         GenerateOutcome::IdempotencyMismatch => Err(Problem::idempotency_mismatch()),
         GenerateOutcome::PoolNotFound => Err(Problem::pool_not_found()),
     }
+}
+
+fn full_detail(asked: u64, max_tokens: u64, total: u64) -> String {
+    let has = format!("the pool has {total} of at most {max_tokens} tokens");
+    if total + asked <= max_tokens {
+        return format!("{has}, but one of its shards has its share; nothing was added");
+    }
+    format!("{has}; nothing was added")
 }
 
 fn generate_request(

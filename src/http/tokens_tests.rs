@@ -136,3 +136,14 @@ fn an_empty_pool_gives_no_hint_of_when() {
     assert_eq!(hint(Some(1_001)).as_deref(), Some("2"));
     assert_eq!(hint(None), None);
 }
+
+#[test]
+fn a_full_pool_says_what_is_full() {
+    let told = full_detail(3, 10, 8);
+    assert_eq!(
+        told,
+        "the pool has 8 of at most 10 tokens; nothing was added"
+    );
+    let told = full_detail(2, 10, 8);
+    assert!(told.contains("one of its shards has its share"), "{told}");
+}

@@ -9,7 +9,7 @@ use super::Inner;
 use super::batch::{Done, Verb};
 use super::fingerprint::fingerprint;
 use super::reply::Reply;
-use super::shard::{Shard, number_or_zero, text_or_empty};
+use super::shard::{Shard, number, number_or_zero, text_or_empty};
 use super::unblock::Unblock;
 use crate::token::{AssignOutcome, Grant, Holder, IdempotencyKey, StoreError, TokenValue};
 
@@ -110,24 +110,80 @@ impl Drop for Offer {
     }
 }
 
+/// When a token may be free again, in ms from now; both absent where there is none.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Hint {
+    /// The first has cooled.
+    pub cooled: Option<u64>,
+    /// The first lapses.
+    pub lapsed: Option<u64>,
+}
+
+impl Hint {
+    /// Of two shards.
+    pub fn merge(&mut self, other: Self) {
+        let first = |one: Option<u64>, other| [one, other].into_iter().flatten().min();
+        self.cooled = first(self.cooled, other.cooled);
+        self.lapsed = first(self.lapsed, other.lapsed);
+    }
+
+    /// What becomes of a token that lapses is not known yet, so one that cools says more.
+    pub fn empty<O>(self) -> AssignOutcome<O> {
+        AssignOutcome::Empty {
+            retry_after_ms: self.cooled.or(self.lapsed),
+        }
+    }
+}
+
+/// What one shard says.
+pub(super) enum Asked {
+    Answer(AssignOutcome<Offer>),
+    /// It has no free token.
+    Empty(Hint),
+    /// A walk of this key has been here in that round, and found nothing.
+    Passed {
+        round: u64,
+        hint: Hint,
+    },
+}
+
+/// Of a walk under an idempotency key over several shards: see `walk.rs`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Leg {
+    /// From 1; 0 for a call that goes to one shard, or has no key.
+    pub round: u64,
+    /// The token asked for lies in another shard.
+    pub elsewhere: bool,
+}
+
 pub(super) struct Assign {
     shard: Shard,
     request: AssignRequest,
+    leg: Leg,
     store: Weak<Inner>,
 }
 
 impl Assign {
-    pub fn new(shard: Shard, request: &AssignRequest, store: Weak<Inner>) -> Self {
+    pub fn new(shard: Shard, request: &AssignRequest, leg: Leg, store: Weak<Inner>) -> Self {
         Self {
             shard,
             request: request.clone(),
+            leg,
             store,
         }
     }
 }
 
+fn hint(reply: &mut Reply, now_ms: u64) -> Result<Hint, StoreError> {
+    let mut next = || Ok(reply.int_or_none()?.map(|at| at.saturating_sub(now_ms)));
+    Ok(Hint {
+        cooled: next()?,
+        lapsed: next()?,
+    })
+}
+
 impl Verb for Assign {
-    type Outcome = AssignOutcome<Offer>;
+    type Outcome = Asked;
     const NAME: &'static str = "assign";
 
     fn shard(&self) -> &Shard {
@@ -138,27 +194,33 @@ impl Verb for Assign {
         self.request.encode(args);
         let token = self.request.token.as_ref().map(TokenValue::as_str);
         args.push(text_or_empty(token));
+        args.push(number(self.leg.round));
+        args.push(if self.leg.elsewhere { "elsewhere" } else { "" }.into());
     }
 
-    fn decode(&self, mut reply: Reply, now_ms: u64) -> Result<Self::Outcome, StoreError> {
-        match reply.tag.as_str() {
+    fn decode(&self, mut reply: Reply, now_ms: u64) -> Result<Asked, StoreError> {
+        let answer = match reply.tag.as_str() {
             "granted" => {
                 let grant = granted(&mut reply, now_ms)?;
                 let keyed = self.request.key.is_some();
                 let offer = Offer::new(grant, self.shard.clone(), keyed, self.store.clone());
-                Ok(AssignOutcome::Granted(offer))
+                AssignOutcome::Granted(offer)
             }
-            "empty" => Ok(AssignOutcome::Empty {
-                retry_after_ms: reply.int_or_none()?.map(|at| at.saturating_sub(now_ms)),
-            }),
-            "not_free" => Ok(AssignOutcome::NotFree {
+            "empty" => return Ok(Asked::Empty(hint(&mut reply, now_ms)?)),
+            "passed" => {
+                let round = reply.int()?;
+                let hint = hint(&mut reply, now_ms)?;
+                return Ok(Asked::Passed { round, hint });
+            }
+            "not_free" => AssignOutcome::NotFree {
                 state: reply.state()?,
                 retry_after_ms: reply.int()?.saturating_sub(now_ms),
-            }),
-            "absent" => Ok(AssignOutcome::TokenNotFound),
-            "lease_lost" => Ok(AssignOutcome::LeaseLost),
-            "mismatch" => Ok(AssignOutcome::IdempotencyMismatch),
-            _ => reply.unknown(),
-        }
+            },
+            "absent" => AssignOutcome::TokenNotFound,
+            "lease_lost" => AssignOutcome::LeaseLost,
+            "mismatch" => AssignOutcome::IdempotencyMismatch,
+            _ => return reply.unknown(),
+        };
+        Ok(Asked::Answer(answer))
     }
 }

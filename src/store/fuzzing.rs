@@ -1,9 +1,12 @@
 //! Properties of what the store reads: what Redis answers, and cursors. See `crate::fuzzing`.
 
+use std::sync::Weak;
+
 use fred::types::Value;
 
-use super::assign::AssignRequest;
+use super::assign::{Assign, AssignRequest, Leg};
 use super::batch::Verb;
+use super::commit::{Commit, Decision};
 use super::delete::Delete;
 use super::exchange::{Exchange, ExchangeRequest};
 use super::generate::{Generate, GenerateRequest, NewTokens};
@@ -11,11 +14,12 @@ use super::inspect::Inspect;
 use super::list::{self, Cursor};
 use super::register::Entry;
 use super::reply::{Answer, Reply};
+use super::reserve::{Reserve, Wanted};
 use super::shard::Shard;
 use super::unblock::Unblock;
 use super::wait::{Spot, Step, Wait};
 use crate::token::rotating::{Rotating, new_family};
-use crate::token::{Fence, Metadata, PoolName, StoreError, TokenValue};
+use crate::token::{Fence, IdempotencyKey, Metadata, PoolName, StoreError, TokenValue};
 
 /// Stands in each text that Redis answers: it could be a token, so no error may repeat it.
 const MARK: &str = "zQ9~";
@@ -26,6 +30,11 @@ const TAGS: &[&str] = &[
     "replayed",
     "full",
     "mismatch",
+    "granted",
+    "empty",
+    "passed",
+    "reserved",
+    "let_go",
     "found",
     "absent",
     "rotated",
@@ -86,8 +95,9 @@ pub fn reply(mut data: &[u8]) {
             },
         );
     }
-    let (shard, token) = (shard(), token());
-    decode(&answer, &Delete { shard, token });
+    let (one, token) = (shard(), token());
+    decode(&answer, &Delete { shard: one, token });
+    over_shards(&answer, &shard);
     for reply in replies(&answer) {
         if let Err(error) = list::decode(reply, 0) {
             is_discreet(&error);
@@ -103,6 +113,33 @@ fn wait(shard: Shard) -> Wait {
         step: Step::Stay,
         spot: Spot::default(),
     }
+}
+
+/// What walks and additions over several shards are told.
+fn over_shards(answer: &Value, shard: &impl Fn() -> Shard) {
+    let request = AssignRequest::default();
+    decode(
+        answer,
+        &Assign::new(shard(), &request, Leg::default(), Weak::new()),
+    );
+    decode(
+        answer,
+        &Reserve {
+            shard: shard(),
+            id: "one".to_owned(),
+            ttl_ms: 1,
+            wanted: Wanted::These(vec![TokenValue::generate()]),
+        },
+    );
+    decode(
+        answer,
+        &Commit {
+            shard: shard(),
+            key: IdempotencyKey::parse("k").expect("a key"),
+            fingerprint: String::new(),
+            decision: Decision::default(),
+        },
+    );
 }
 
 fn generate(shard: Shard) -> Generate {

@@ -5,6 +5,7 @@ use fred::types::Value;
 use super::batch::Verb;
 use super::fingerprint::fingerprint;
 use super::reply::{Reply, protocol};
+use super::reserve::positions;
 use super::shard::{
     Shard, encode_metadata, metadata_weight, number, number_or_zero, text_or_empty,
 };
@@ -27,6 +28,18 @@ pub struct GenerateRequest {
     pub key: Option<IdempotencyKey>,
 }
 
+impl GenerateRequest {
+    /// Tells it from another request under the same key.
+    pub(super) fn fingerprint(&self) -> String {
+        match &self.tokens {
+            NewTokens::Generate(count) => fingerprint(["generate", &count.to_string()]),
+            NewTokens::Import(tokens) => {
+                fingerprint(std::iter::once("import").chain(tokens.iter().map(TokenValue::as_str)))
+            }
+        }
+    }
+}
+
 /// A bearer token that comes into being held.
 #[derive(Debug, Clone)]
 pub(super) struct Birth {
@@ -38,32 +51,43 @@ pub(super) struct Birth {
     pub metadata: Metadata,
 }
 
+/// Under what a shard remembers what it added.
+enum Key {
+    Caller(IdempotencyKey, String),
+    Operation(String),
+}
+
 pub(super) struct Generate {
     shard: Shard,
-    key: Option<IdempotencyKey>,
-    fingerprint: String,
+    /// The caller's, or of an addition over several shards, which has reserved room under that name.
+    key: Option<Key>,
     subject: Option<Holder>,
     lifetime_ms: Option<u64>,
     metadata: Metadata,
+    /// Room that was reserved for the tokens; empty for none.
+    reservation: String,
     tokens: Vec<TokenValue>,
+}
+
+/// Tokens as scripts keep them in one text.
+pub(super) fn split(joined: &str) -> Result<Vec<TokenValue>, StoreError> {
+    let tokens = joined.split('\n').filter(|token| !token.is_empty());
+    tokens
+        .map(|token| TokenValue::parse(token).map_err(|_| protocol("tokens", &"text")))
+        .collect()
 }
 
 impl Generate {
     pub fn new(shard: Shard, request: &GenerateRequest) -> Self {
-        let (tokens, fingerprint) = match &request.tokens {
-            NewTokens::Generate(count) => (
-                (0..*count).map(|_| TokenValue::generate()).collect(),
-                fingerprint(["generate", &count.to_string()]),
-            ),
-            NewTokens::Import(tokens) => (
-                tokens.clone(),
-                fingerprint(std::iter::once("import").chain(tokens.iter().map(TokenValue::as_str))),
-            ),
+        let tokens = match &request.tokens {
+            NewTokens::Generate(count) => (0..*count).map(|_| TokenValue::generate()).collect(),
+            NewTokens::Import(tokens) => tokens.clone(),
         };
+        let fingerprint = request.fingerprint();
         Self {
             shard,
-            key: request.key.clone(),
-            fingerprint,
+            reservation: String::new(),
+            key: request.key.clone().map(|key| Key::Caller(key, fingerprint)),
             subject: None,
             lifetime_ms: None,
             metadata: Metadata::default(),
@@ -74,12 +98,31 @@ impl Generate {
     pub fn birth(shard: Shard, birth: &Birth) -> Self {
         Self {
             shard,
+            reservation: String::new(),
             key: None,
-            fingerprint: String::new(),
             subject: birth.subject.clone(),
             lifetime_ms: birth.lifetime_ms,
             metadata: birth.metadata.clone(),
             tokens: vec![birth.id.clone()],
+        }
+    }
+
+    /// A shard's part of an addition over several, under the reservation of that name; remembered under it, if
+    /// the same may come again.
+    pub fn part(
+        shard: Shard,
+        reservation: &str,
+        remembered: bool,
+        tokens: Vec<TokenValue>,
+    ) -> Self {
+        Self {
+            shard,
+            key: remembered.then(|| Key::Operation(reservation.to_owned())),
+            reservation: reservation.to_owned(),
+            subject: None,
+            lifetime_ms: None,
+            metadata: Metadata::default(),
+            tokens,
         }
     }
 
@@ -90,12 +133,8 @@ impl Generate {
         born: Option<Created>,
     ) -> Result<GenerateOutcome, StoreError> {
         let mut had = vec![false; self.tokens.len()];
-        for position in existing {
-            position
-                .as_usize()
-                .and_then(|position| had.get_mut(position.wrapping_sub(1)))
-                .map(|had| *had = true)
-                .ok_or_else(|| protocol("a position", position))?;
+        for position in positions(existing, self.tokens.len())? {
+            had[position] = true;
         }
         let new = self.tokens.iter().zip(had).filter(|(_, had)| !had);
         Ok(GenerateOutcome::Added {
@@ -119,8 +158,12 @@ impl Verb for Generate {
     }
 
     fn encode(&self, args: &mut Vec<Value>) {
-        args.push(text_or_empty(self.key.as_ref().map(IdempotencyKey::as_str)));
-        args.push(self.fingerprint.as_str().into());
+        let (key, fingerprint) = match &self.key {
+            None => ("", ""),
+            Some(Key::Caller(key, fingerprint)) => (key.as_str(), fingerprint.as_str()),
+            Some(Key::Operation(name)) => (name.as_str(), "-"),
+        };
+        args.extend([key, fingerprint, &self.reservation].map(Value::from));
         args.push(text_or_empty(self.subject.as_ref().map(Holder::as_str)));
         args.push(number_or_zero(self.lifetime_ms));
         encode_metadata(&self.metadata, args);
@@ -141,13 +184,8 @@ impl Verb for Generate {
             "replayed" => {
                 let existing = reply.int()?;
                 let joined = reply.text()?;
-                let tokens = joined.split('\n').filter(|token| !token.is_empty());
                 Ok(GenerateOutcome::Added {
-                    tokens: tokens
-                        .map(|token| {
-                            TokenValue::parse(token).map_err(|_| protocol("tokens", &"text"))
-                        })
-                        .collect::<Result<_, _>>()?,
+                    tokens: split(&joined)?,
                     existing,
                     born: None,
                 })

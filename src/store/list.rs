@@ -134,3 +134,22 @@ pub(super) fn decode(mut reply: Reply, shard: usize) -> Result<Option<Step>, Sto
         _ => reply.unknown(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_names_its_shard_but_for_the_first() {
+        let parse = |text| Cursor::parse(Some(text));
+        for text in ["0.", "17.", "5.61", "5.61.2", "0..15"] {
+            assert_eq!(parse(text).expect("a cursor").to_string(), text);
+        }
+        assert_eq!(parse("5.61.2").expect("a cursor").shard, 2);
+        // As they were before there were shards.
+        assert_eq!(parse("5.61").expect("a cursor").shard, 0);
+        for text in ["", "5", "5.6", "5.61.", "5.61.-1", "5.61.2.3", "5.61.x"] {
+            assert_eq!(parse(text), Err(Cursor::unknown()), "{text}");
+        }
+    }
+}

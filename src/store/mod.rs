@@ -12,6 +12,7 @@ mod attempt;
 mod batch;
 mod beat;
 mod checks;
+mod commit;
 mod count;
 mod delete;
 mod drop_pool;
@@ -19,11 +20,13 @@ mod durability;
 mod duty;
 mod events;
 mod exchange;
+mod fill;
 mod fingerprint;
 mod flows;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod generate;
+mod hold;
 mod inspect;
 mod keep_alive;
 mod keys;
@@ -35,6 +38,8 @@ mod redis;
 mod register;
 mod registry;
 mod reply;
+mod reserve;
+mod room;
 mod script;
 mod set_pool;
 mod set_user;
@@ -46,6 +51,7 @@ mod users;
 mod verbs;
 mod wait;
 mod waiting;
+mod walk;
 
 pub use self::redis::check_url;
 pub use assign::{AssignRequest, Offer};
@@ -68,6 +74,7 @@ use tokio::sync::Notify;
 
 use self::assign::Assign;
 use self::batch::{Batcher, Done, Verb};
+use self::commit::Commit;
 use self::delete::Delete;
 use self::duty::Duty;
 use self::exchange::Exchange;
@@ -79,6 +86,7 @@ use self::redis::{Redis, UNCONFIRMED};
 use self::register::Entry;
 use self::registry::Registry;
 use self::reply::Answer;
+use self::reserve::Reserve;
 use self::script::{Script, Scripts};
 use self::shard::{Place, Shard};
 use self::unblock::Unblock;
@@ -104,11 +112,13 @@ pub struct Store {
 /// Per verb, a batcher for each partition.
 struct Batchers {
     assign: Vec<Arc<Batcher<Assign>>>,
+    commit: Vec<Arc<Batcher<Commit>>>,
     delete: Vec<Arc<Batcher<Delete>>>,
     exchange: Vec<Arc<Batcher<Exchange>>>,
     generate: Vec<Arc<Batcher<Generate>>>,
     inspect: Vec<Arc<Batcher<Inspect>>>,
     keep_alive: Vec<Arc<Batcher<KeepAlive>>>,
+    reserve: Vec<Arc<Batcher<Reserve>>>,
     unblock: Vec<Arc<Batcher<Unblock>>>,
     wait: Vec<Arc<Batcher<Wait>>>,
 }
@@ -150,18 +160,20 @@ impl Inner {
         self.prepared.load(Ordering::Acquire)
     }
 
-    /// The shard that a call is for.
-    fn shard_at(&self, pool: &PoolName, entry: &Entry, place: Place<'_>) -> Shard {
+    /// The shard that a call is for; `None` where it is of another making of the pool.
+    fn shard_at(&self, pool: &PoolName, entry: &Entry, place: Place<'_>) -> Option<Shard> {
         let shards = entry.policy.shards;
         let number = match place {
             Place::Token(token) => token.shard(shards) as usize,
-            Place::Number(number) => number,
-            Place::Partition(partition) => return self.shard_in(partition, pool, entry),
+            Place::Number(number) if number < shards as usize => number,
+            Place::Shard(number, generation) if generation == entry.generation => number,
+            Place::Number(_) | Place::Shard(..) => return None,
+            Place::Partition(partition) => return Some(self.shard_in(partition, pool, entry)),
         };
         let partition = self
             .keys
             .partition_of_shard(pool.as_str(), number, shards as usize);
-        self.shard_in(partition, pool, entry)
+        Some(self.shard_in(partition, pool, entry))
     }
 
     fn shard_in(&self, partition: usize, pool: &PoolName, entry: &Entry) -> Shard {
@@ -182,7 +194,7 @@ impl Inner {
                 .collect();
         }
         (0..entry.policy.shards as usize)
-            .map(|number| self.shard_at(pool, entry, Place::Number(number)))
+            .filter_map(|number| self.shard_at(pool, entry, Place::Shard(number, entry.generation)))
             .collect()
     }
 
@@ -279,7 +291,8 @@ impl Inner {
         Duration::from_millis(batch::QUEUE_MS_MAX)
     }
 
-    /// Sends an item to a shard of its pool until the answer is one. `None`: no such pool.
+    /// Sends an item to a shard of its pool until the answer is one. `None`: no such pool, or, where the place
+    /// says which making of it is meant, not that one any more.
     async fn run<V: Verb>(
         &self,
         pool: &PoolName,
@@ -309,7 +322,7 @@ impl Inner {
                 Done::Again => shard = Some(at),
                 Done::Stale => {
                     let entry = Box::pin(self.registry.refresh(self, pool)).await?;
-                    shard = entry.map(|entry| self.shard_at(pool, &entry, place));
+                    shard = entry.and_then(|entry| self.shard_at(pool, &entry, place));
                 }
             }
             // One more is always tried: a crowd whose data was lost takes this long to find out.

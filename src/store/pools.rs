@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::list::Cursor;
 use super::register::Entry;
-use super::registry::Put;
+use super::registry::{Put, Refusal};
 use super::shard::Place;
 use super::{Inner, PROBE_MS_MAX, ROUNDS_MS_MAX, Store, count, list};
 use crate::token::{
@@ -62,10 +62,15 @@ impl Store {
             if cursor.shard >= shards {
                 return Ok(Some(Err(Cursor::unknown()))); // of a pool that was made again with fewer
             }
-            let at = Place::Number(cursor.shard);
+            let at = Place::Shard(cursor.shard, entry.generation);
             let left = limit - tokens.len();
             let Some(step) = self.list_step(pool, at, state, &cursor, left).await? else {
-                return Ok(None);
+                if Instant::now() < until {
+                    continue; // deleted, or made again: what there is now
+                }
+                return Err(StoreError::Unavailable(
+                    "list: the pool is being changed".to_owned(),
+                ));
             };
             tokens.extend(step.tokens);
             let behind = Some(cursor.shard + 1).filter(|shard| *shard < shards);
@@ -88,7 +93,7 @@ impl Store {
         }
     }
 
-    /// One call's worth of a shard. `None`: no such pool.
+    /// One call's worth of a shard. `None`: it is gone.
     pub(super) async fn list_step(
         &self,
         pool: &PoolName,
@@ -114,7 +119,7 @@ impl Store {
                 ));
             }
             let entry = Box::pin(inner.registry.refresh(inner, pool)).await?;
-            shard = entry.map(|entry| inner.shard_at(pool, &entry, place));
+            shard = entry.and_then(|entry| inner.shard_at(pool, &entry, place));
         }
         Ok(None)
     }
@@ -190,10 +195,19 @@ impl Store {
     ) -> Result<PutPoolOutcome, StoreError> {
         let inner = &self.inner;
         inner.ready().await?;
+        let partitions = inner.config.partitions;
+        if patch.shards.is_some_and(|shards| shards > partitions) {
+            return Ok(PutPoolOutcome::TooManyShards { partitions });
+        }
         let (created, entry) = match Box::pin(inner.registry.put(inner, pool, patch)).await? {
             Put::Created(entry) => (true, entry),
             Put::Changed(entry) => (false, entry),
-            Put::ShardsFixed(shards) => return Ok(PutPoolOutcome::ShardsFixed { shards }),
+            Put::Refused(Refusal::ShardsFixed(shards)) => {
+                return Ok(PutPoolOutcome::ShardsFixed { shards });
+            }
+            Put::Refused(Refusal::TooFewTokens(shards)) => {
+                return Ok(PutPoolOutcome::TooFewTokens { shards });
+            }
         };
         let counts = count::count(inner, &inner.shards(pool, &entry)).await?;
         let view = inner.view(pool, entry, counts.get(pool).copied().unwrap_or_default());

@@ -27,7 +27,15 @@ const CONFLICTS_MAX: usize = 20;
 pub(super) enum Put {
     Created(Entry),
     Changed(Entry),
+    Refused(Refusal),
+}
+
+/// Why a policy can't be this pool's.
+pub(super) enum Refusal {
+    /// It has that many shards.
     ShardsFixed(u32),
+    /// It has more shards than it may have tokens.
+    TooFewTokens(u32),
 }
 
 #[derive(Default)]
@@ -70,7 +78,7 @@ impl Registry {
         place: Place<'_>,
     ) -> Result<Option<Shard>, StoreError> {
         let entry = self.entry(inner, pool).await?;
-        Ok(entry.map(|entry| inner.shard_at(pool, &entry, place)))
+        Ok(entry.and_then(|entry| inner.shard_at(pool, &entry, place)))
     }
 
     /// What this replica knows of a pool, which may be old; `None` if there is no such pool.
@@ -180,7 +188,7 @@ impl Registry {
         let wish = |policy: &Policy| policy.with(patch);
         let (before, entry) = match put_policy(inner, pool, patch.shards, wish).await? {
             Ok(done) => done,
-            Err(shards) => return Ok(Put::ShardsFixed(shards)),
+            Err(refusal) => return Ok(Put::Refused(refusal)),
         };
         self.keep(pool, Some(entry.clone()));
         Ok(match before {
@@ -305,14 +313,14 @@ async fn ensure(inner: &Inner, pool: &PoolName, policy: Policy) -> Result<Entry,
     }
 }
 
-/// Sets a pool's policy to what `wish` makes of the one before; `Err(n)`: the pool has `n` shards.
+/// Sets a pool's policy to what `wish` makes of the one before.
 /// Returns the entry before and the one now.
 async fn put_policy(
     inner: &Inner,
     pool: &PoolName,
-    shards: Option<u32>,
+    fixed: Option<u32>,
     wish: impl Fn(&Policy) -> Policy,
-) -> Result<Result<(Option<Entry>, Entry), u32>, StoreError> {
+) -> Result<Result<(Option<Entry>, Entry), Refusal>, StoreError> {
     // Made from the clock; but a flow's pool is never deleted, and what it holds must outlive its entry.
     let mut generation = u64::from(pool.flow().is_some());
     let mut version = 0;
@@ -323,9 +331,9 @@ async fn put_policy(
             continue;
         }
         if let Some(entry) = &before
-            && shards.is_some_and(|shards| shards != entry.policy.shards)
+            && fixed.is_some_and(|shards| shards != entry.policy.shards)
         {
-            return Ok(Err(entry.policy.shards));
+            return Ok(Err(Refusal::ShardsFixed(entry.policy.shards)));
         }
         let wished = match &before {
             None => Entry::active(generation, version + 1, wish(&Policy::FOR_NEW_POOL)),
@@ -335,6 +343,12 @@ async fn put_policy(
                 wish(&entry.policy),
             ),
         };
+        let Policy {
+            shards, max_tokens, ..
+        } = wished.policy;
+        if pool.flow().is_none() && max_tokens < u64::from(shards) {
+            return Ok(Err(Refusal::TooFewTokens(shards)));
+        }
         let same = before.as_ref().is_some_and(|b| {
             b.policy == wished.policy && b.generation == wished.generation && b.version >= version
         });

@@ -73,6 +73,7 @@ scripts! {
     assign = new "assign.lua";
     attempt = new "attempt.lua";
     beat = bare "beat.lua";
+    commit = new "commit.lua";
     count = new "count.lua";
     delete = new "delete.lua";
     drop_pool = new "drop_pool.lua";
@@ -83,6 +84,7 @@ scripts! {
     layout = bare "layout.lua";
     list = new "list.lua";
     register = bare "register.lua";
+    reserve = new "reserve.lua";
     set_pool = new "set_pool.lua";
     set_user = bare "set_user.lua";
     sweep = new "sweep.lua";

@@ -31,6 +31,8 @@ pub(super) enum Place<'a> {
     Token(&'a TokenValue),
     /// That of this number.
     Number(usize),
+    /// That of this number, in the making of the pool that has this generation.
+    Shard(usize, u64),
     /// That in this partition: a bearer token tells it.
     Partition(usize),
 }

@@ -151,11 +151,13 @@ fn assemble(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<Inner>, St
     Ok(Arc::new(Inner {
         batchers: Batchers {
             assign: batchers(&scripts.assign, &keys, &redis, &metrics),
+            commit: batchers(&scripts.commit, &keys, &redis, &metrics),
             delete: batchers(&scripts.delete, &keys, &redis, &metrics),
             exchange: batchers(&scripts.exchange, &keys, &redis, &metrics),
             generate: batchers(&scripts.generate, &keys, &redis, &metrics),
             inspect: batchers(&scripts.inspect, &keys, &redis, &metrics),
             keep_alive: batchers(&scripts.keep_alive, &keys, &redis, &metrics),
+            reserve: batchers(&scripts.reserve, &keys, &redis, &metrics),
             unblock: batchers(&scripts.unblock, &keys, &redis, &metrics),
             wait: batchers(&scripts.wait, &keys, &redis, &metrics),
         },

@@ -1,11 +1,10 @@
-//! The verbs of pools: what handlers call. Each is an item for its batcher, sent to the pool's shard.
-
-use std::sync::Arc;
+//! The verbs of pools: what handlers call. Each is an item for its batcher, sent to the token's shard; what
+//! no token names goes over all of them (`walk.rs`, `fill.rs`).
 
 use super::Store;
-use super::assign::{Assign, AssignRequest, Offer};
+use super::assign::{AssignRequest, Offer};
 use super::delete::Delete;
-use super::generate::{Generate, GenerateRequest};
+use super::generate::GenerateRequest;
 use super::inspect::Inspect;
 use super::keep_alive::KeepAlive;
 use super::shard::Place;
@@ -25,11 +24,8 @@ impl Store {
         pool: &PoolName,
         request: GenerateRequest,
     ) -> Result<GenerateOutcome, StoreError> {
-        let item = |shard| Generate::new(shard, &request);
-        let done = self
-            .inner
-            .run(pool, Place::Number(0), &self.inner.batchers.generate, item);
-        Ok(done.await?.unwrap_or(GenerateOutcome::PoolNotFound))
+        let filling = self.inner.fill(pool, &request);
+        self.inner.within(true, filling).await
     }
 
     /// Grants a token.
@@ -41,11 +37,8 @@ impl Store {
         pool: &PoolName,
         request: AssignRequest,
     ) -> Result<AssignOutcome<Offer>, StoreError> {
-        let item = |shard| Assign::new(shard, &request, Arc::downgrade(&self.inner));
-        let done = self
-            .inner
-            .run(pool, Place::Number(0), &self.inner.batchers.assign, item);
-        Ok(done.await?.unwrap_or(AssignOutcome::PoolNotFound))
+        let walking = self.inner.walk(pool, &request);
+        self.inner.within(true, walking).await
     }
 
     /// Restarts a lease (with the pool's lifetime or the one given) or a free token's idle clock.

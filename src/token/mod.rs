@@ -41,6 +41,9 @@ pub const DURATION_MS_MAX: u64 = 30 * 24 * 3_600 * 1_000;
 /// Shortest duration that is not "none": 1 s. Replicas ask Redis at least twice a second, so no
 /// deadline can meet them unannounced.
 pub const DURATION_MS_MIN: u64 = 1_000;
+/// Most partitions of a data set, and so most shards of a pool: each costs every replica a subscription, and one of
+/// them a poll twice a second.
+pub const PARTITIONS_MAX: u32 = 1024;
 /// The pool that `/tokens/*` acts on. The environment decides its policy.
 pub const DEFAULT_POOL: &str = "default";
 

@@ -221,4 +221,12 @@ pub enum PutPoolOutcome {
     ShardsFixed {
         shards: u32,
     },
+    /// There are only so many partitions.
+    TooManyShards {
+        partitions: u32,
+    },
+    /// The cap would leave a shard without a share.
+    TooFewTokens {
+        shards: u32,
+    },
 }

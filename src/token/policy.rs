@@ -42,8 +42,7 @@ pub struct Policy {
     /// Absent in the registry of releases that knew only pools.
     #[serde(default)]
     pub born: Born,
-    /// Over how many partitions the pool is spread. Fixed at creation; 1 for a pool that callers name,
-    /// all for a flow's.
+    /// Over how many partitions the pool is spread, 1 to as many as there are. Fixed at creation; all for a flow's.
     pub shards: u32,
 }
 
@@ -81,8 +80,14 @@ impl Policy {
             max_hold_ms: patch.max_hold_ms.unwrap_or(self.max_hold_ms),
             on_lapse: patch.on_lapse.unwrap_or(self.on_lapse),
             born: self.born,
-            shards: self.shards,
+            shards: patch.shards.unwrap_or(self.shards),
         }
+    }
+
+    /// Why a pool's cap is refused of which each shard has a share: one of none could never hold anything.
+    #[must_use]
+    pub fn too_few_tokens(shards: u32) -> Invalid {
+        Invalid(format!("must be at least {shards}, the number of shards"))
     }
 
     /// Every field that is out of its range, with the field's public name and why.
@@ -114,8 +119,11 @@ impl Policy {
                 Invalid(format!("must be 1 to {}", Self::MAX_TOKENS_MAX)),
             ));
         }
-        if self.shards != 1 {
-            found.push(("shards", Invalid("must be 1".to_owned())));
+        if self.shards == 0 {
+            found.push(("shards", Invalid("must be at least 1".to_owned())));
+        }
+        if self.max_tokens < u64::from(self.shards) {
+            found.push(("max_tokens", Self::too_few_tokens(self.shards)));
         }
         found
     }
@@ -130,6 +138,6 @@ pub struct PolicyPatch {
     pub max_tokens: Option<u64>,
     pub max_hold_ms: Option<u64>,
     pub on_lapse: Option<OnLapse>,
-    /// Checked by the handler: another value than the pool's is refused.
+    /// The store refuses another value than the pool's, and more than there are partitions.
     pub shards: Option<u32>,
 }

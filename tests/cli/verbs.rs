@@ -85,7 +85,7 @@ fn pools_are_listed_shown_set_and_deleted() {
     let pool = json!({
         "name": "seats", "free": 3, "held": 2, "cooling": 0, "total": 5, "lifetime": 3,
         "idle_limit": 0, "cooldown": 0, "max_tokens": 10000, "max_hold": 0,
-        "on_lapse": "recycle", "shards": 1,
+        "on_lapse": "recycle", "shards": 4,
     });
     let service = Service::start(move |seen, _| match (seen.method.as_str(), seen.verb()) {
         ("GET", "pools") => (200, None, json!({"pools": [pool]})),
@@ -96,6 +96,7 @@ fn pools_are_listed_shown_set_and_deleted() {
     assert!(text(&list.stdout).starts_with("NAME   FREE  HELD"));
     let show = service.run(&["pool", "show", "seats"]);
     assert!(text(&show.stdout).contains("idle limit  never"));
+    assert!(text(&show.stdout).contains("shards      4"));
     let set = service.run(&[
         "pool",
         "set",
@@ -106,13 +107,15 @@ fn pools_are_listed_shown_set_and_deleted() {
         "0",
         "--on-lapse",
         "delete",
+        "--shards",
+        "4",
     ]);
     assert_eq!(set.status.code(), Some(0));
     let put = service
         .seen("seats")
         .into_iter()
         .find(|s| s.method == "PUT");
-    let fields = json!({"lifetime": 60, "idle_limit": 0, "on_lapse": "delete"});
+    let fields = json!({"lifetime": 60, "idle_limit": 0, "on_lapse": "delete", "shards": 4});
     assert_eq!(put.expect("a PUT").body, fields);
     let delete = service.run(&["pool", "delete", "seats"]);
     assert_eq!(text(&delete.stdout), "deleted seats\n");

@@ -2,6 +2,7 @@
 //! code that shares nothing with the scripts.
 
 mod flows;
+mod reservations;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ const POOL_KINDS: &[(&str, &str)] = &[
     ("ticks", "zset"),
     ("due", "set"),
     ("idem", "hash"),
+    ("reserved", "hash"),
     ("meta", "hash"),
     ("queue", "zset"),
     ("waiters", "hash"),
@@ -207,8 +209,13 @@ fn check_partition(partition: &Partition, now: u64) -> Vec<String> {
         if of_pool && !owned {
             wrong.push(format!("{name}: a leftover of a pool that is gone"));
         }
-        if ["idem", "alarm", "attempts", "queue", "waiters"].contains(&kind) && key.ttl_ms < 0 {
+        if ["idem", "reserved", "alarm", "attempts", "queue", "waiters"].contains(&kind)
+            && key.ttl_ms < 0
+        {
             wrong.push(format!("{name}: never leaves"));
+        }
+        if kind == "reserved" {
+            reservations::check_reservations(name, key, now, &mut wrong);
         }
     }
     if let Some(turns) = partition.get("turns") {
@@ -370,6 +377,7 @@ async fn planted_inconsistencies_are_found() {
             "HSET records:gone a b",
             "PERSIST alarm",
             "DEL free:seats",
+            "HSET reserved:seats nobody 99999999999999_1",
         ],
     )
     .await;

@@ -132,7 +132,16 @@ impl Fixture {
     }
 
     pub async fn on(url: &str) -> Self {
-        Self::with(config_on(url)).await
+        Self::of_partitions(url, PARTITIONS).await
+    }
+
+    /// A new data set of so many partitions.
+    pub async fn of_partitions(url: &str, partitions: u32) -> Self {
+        Self::with(StoreConfig {
+            partitions,
+            ..config_on(url)
+        })
+        .await
     }
 
     pub async fn with(config: StoreConfig) -> Self {

@@ -73,6 +73,8 @@ impl Event {
 #[derive(Debug, Clone, Default)]
 pub struct History {
     pub events: Vec<Event>,
+    /// Over how many shards the pool is spread: each has fences of its own. 0 is 1.
+    pub shards: u32,
 }
 
 /// Records what one pool is asked through several replicas.
@@ -80,6 +82,7 @@ pub struct History {
 pub struct Recorder {
     pub pool: PoolName,
     stores: Vec<Store>,
+    shards: u32,
     events: Arc<Mutex<Vec<Event>>>,
 }
 
@@ -88,13 +91,20 @@ impl Recorder {
         Self {
             pool,
             stores,
+            shards: 1,
             events: Arc::default(),
         }
+    }
+
+    /// Of a pool of so many shards.
+    pub fn over(self, shards: u32) -> Self {
+        Self { shards, ..self }
     }
 
     pub fn history(&self) -> History {
         History {
             events: self.events.lock().expect("not poisoned").clone(),
+            shards: self.shards,
         }
     }
 
@@ -353,10 +363,11 @@ impl History {
         found
     }
 
-    /// Fences are unique, and rise in the order of the grants of one token.
+    /// Fences are unique in a shard, and rise in the order of the grants of one token.
     fn fences(&self, holds: &[Hold<'_>]) -> Violations {
         let mut seen = BTreeSet::new();
-        let twice = holds.iter().filter(|hold| !seen.insert(hold.grant.fence));
+        let of = |grant: &Grant| (grant.token.shard(self.shards), grant.fence);
+        let twice = holds.iter().filter(|hold| !seen.insert(of(hold.grant)));
         let mut found: Vec<_> = twice
             .map(|hold| format!("a fence granted twice: {:?}", hold.granted))
             .collect();

@@ -27,6 +27,7 @@ mod races_flows;
 mod raw;
 mod replicas;
 mod scripts;
+mod shards;
 #[path = "../support/mod.rs"]
 mod support;
 mod topologies;

@@ -10,7 +10,7 @@ use tokend::token::*;
 use crate::harness::*;
 use crate::verbs::*;
 
-const ANY: &[&str] = &["", "", "", "0", ""];
+const ANY: &[&str] = &["", "", "", "0", "", "0", ""];
 
 #[tokio::test]
 async fn two_replicas_sweep_one_stale_list_and_no_granted_token_is_pooled_again() {
@@ -74,13 +74,15 @@ async fn a_call_that_fails_leaves_nothing_half_done() {
         f.shard_field(&p, "version").await.to_string(),
     ];
     // A good item, and one behind it that makes the script fail.
+    let keyed: &[&str] = &["k", "f", "", "0", "", "0", ""];
+    let worded: &[&str] = &["", "", "", "not a number", "", "0", ""];
     for (script, good, bad) in [
-        ("assign", ANY, &["", "", "", "not a number", ""] as &[&str]),
-        ("assign", &["k", "f", "", "0", ""], &["", "", "", "", ""]),
+        ("assign", ANY, worded),
+        ("assign", keyed, &["", "", "", "", "", "0", ""]),
         (
             "generate",
-            &["k", "f", "", "0", "0", "1", "new"],
-            &["", "", "", "0", "0", "2", "x"],
+            &["k", "f", "", "", "0", "0", "1", "new"],
+            &["", "", "", "", "0", "0", "2", "x"],
         ),
     ] {
         let items =

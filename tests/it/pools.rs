@@ -263,8 +263,8 @@ async fn a_call_of_a_replica_that_slept_through_delete_and_recreate_is_refused()
     f.store.delete_pool(&p).await.expect("delete");
     f.filled("seats", policy(60, 0, 0), &["a"]).await;
     for (script, item) in [
-        ("assign", &["", "", "", "0", ""] as &[&str]),
-        ("generate", &["", "", "", "0", "0", "1", "z"]),
+        ("assign", &["", "", "", "0", "", "0", ""] as &[&str]),
+        ("generate", &["", "", "", "", "0", "0", "1", "z"]),
         ("keep_alive", &["a", "0", "0"]),
         ("unblock", &["a", "0", ""]),
         ("delete", &["a"]),

@@ -97,17 +97,20 @@ async fn whatever_hundreds_of_tasks_do_the_history_is_right() {
     let g = f.replica().await;
     let mut tasks = JoinSet::new();
     let mut recorders = Vec::new();
-    // Four pools in two partitions: at least two of them share one.
-    for (n, cooldown_ms) in [0, 0, 1_000, 0].into_iter().enumerate() {
+    // Four pools in two partitions: at least two of them share one. And two that lie in both.
+    for (n, cooldown_ms) in [0, 0, 1_000, 0, 0, 1_000].into_iter().enumerate() {
+        let shards = if n < 4 { 1 } else { 2 };
         let patch = PolicyPatch {
             lifetime_ms: Some(1_000),
             cooldown_ms: Some(cooldown_ms),
             max_tokens: Some(CAP),
             max_hold_ms: (n == 3).then_some(1_500),
+            shards: Some(shards),
             ..PolicyPatch::default()
         };
         let pool = f.pool(&format!("chaos-{n}"), patch).await;
-        let recorder = Recorder::new(pool, vec![f.store.clone(), g.store.clone()]);
+        let stores = vec![f.store.clone(), g.store.clone()];
+        let recorder = Recorder::new(pool, stores).over(shards);
         recorder
             .generate(0, NewTokens::Generate(5))
             .await

@@ -30,10 +30,15 @@ for _, tick in ipairs(index) do
   redis.call('ZADD', TURNS, 'LT', moved, p.name)
 end
 local window = math.floor(now / 1000 / IDEM_WINDOW_S)
-for w = window - 2, window do
+for w = window - OPERATION_WINDOWS, window do
   local from = PREFIX .. ':idem:' .. int(w) .. ':' .. p.name
   local to = PREFIX .. ':idem:' .. int(w - math.floor(by / 1000 / IDEM_WINDOW_S)) .. ':' .. p.name
   if from ~= to and redis.call('EXISTS', from) == 1 then redis.call('RENAME', from, to) end
+end
+local reserved = redis.call('HGETALL', p.reserved)
+for i = 1, #reserved, 2 do
+  local deadline, rest = string.match(reserved[i + 1], '^(%d+)(.*)$')
+  redis.call('HSET', p.reserved, reserved[i], int(tonumber(deadline) - by) .. rest)
 end
 redis.call('DEL', ALARM)
 return ring()

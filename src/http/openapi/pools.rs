@@ -33,8 +33,9 @@ struct PolicyRequest {
     #[schema(value_type = Option<DurationOrNone>)]
     max_hold: Option<f64>,
     on_lapse: Option<OnLapse>,
-    /// Over how many partitions the pool is spread; fixed when it is made.
-    #[schema(minimum = 1, maximum = 1)]
+    /// Over how many partitions the pool is spread: at most as many as the service has (`PARTITIONS`, 16 if not
+    /// set otherwise) and as the pool may have tokens; fixed when it is made. New pools: 1.
+    #[schema(minimum = 1, maximum = 1024)]
     shards: Option<u32>,
 }
 

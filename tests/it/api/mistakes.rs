@@ -4,6 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Answer, Server, answer};
+use crate::harness::PARTITIONS;
 
 async fn raw(server: &Server, method: Method, path: &str, body: &[u8]) -> Answer {
     let request = server.request(method, path).body(body.to_vec());
@@ -205,7 +206,7 @@ async fn a_policy_field_is_of_its_type_and_range() {
     ];
     let mut cases = vec![
         ("lifetime", json!(0)),
-        ("shards", json!(2)),
+        ("shards", json!(1_025)),
         ("shards", json!(0)),
         ("shards", json!("1")),
         ("lifetme", json!(60)),
@@ -283,4 +284,31 @@ async fn a_body_is_one_json_object_without_doubles() {
         .await
         .json(200);
     assert_eq!(seen["state"], "free", "nothing was done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_fit_the_partitions_and_the_cap_and_stay() {
+    let server = Server::start().await;
+    let many = server
+        .put("/v1/pools/seats", json!({"shards": PARTITIONS + 1}))
+        .await;
+    assert_eq!(named(&many), ["shards"]);
+    let few = server
+        .put("/v1/pools/seats", json!({"shards": 2, "max_tokens": 1}))
+        .await;
+    assert_eq!(named(&few), ["max_tokens"]);
+    server
+        .put("/v1/pools/seats", json!({"shards": 2}))
+        .await
+        .json(201);
+    let other = server.put("/v1/pools/seats", json!({"shards": 1})).await;
+    assert_eq!(named(&other), ["shards"]);
+    let lowered = server
+        .put("/v1/pools/seats", json!({"max_tokens": 1}))
+        .await;
+    assert_eq!(named(&lowered), ["max_tokens"]);
+    server
+        .put("/v1/pools/seats", json!({"shards": 2, "max_tokens": 2}))
+        .await
+        .json(200);
 }

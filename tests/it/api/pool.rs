@@ -229,7 +229,7 @@ async fn pools_are_made_changed_shown_listed_and_deleted() {
     let server = Server::start().await;
     let policy = json!({
         "lifetime": 1.5, "idle_limit": 2, "cooldown": 3, "max_tokens": 4, "max_hold": 5,
-        "on_lapse": "delete", "shards": 1,
+        "on_lapse": "delete", "shards": 2,
     });
     let made = server.put("/v1/pools/seats", policy.clone()).await;
     assert_eq!(made.json(201), seats(&policy, 0, 0));

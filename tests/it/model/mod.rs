@@ -186,6 +186,33 @@ impl ReferenceStateMachine for Steps {
     }
 }
 
+/// The same for a pool that lies in both partitions.
+struct SpreadSteps;
+
+const SHARDS: u32 = 2;
+
+impl ReferenceStateMachine for SpreadSteps {
+    type State = PolicyPatch;
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<PolicyPatch> {
+        let spread = |patch: PolicyPatch| PolicyPatch {
+            shards: Some(SHARDS),
+            max_tokens: patch.max_tokens.map(|max| max.max(SHARDS.into())),
+            ..patch
+        };
+        patches().prop_map(spread).boxed()
+    }
+
+    fn transitions(state: &PolicyPatch) -> BoxedStrategy<Step> {
+        Steps::transitions(state)
+    }
+
+    fn apply(state: PolicyPatch, _: &Step) -> PolicyPatch {
+        state
+    }
+}
+
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime"));
 
 /// Every case has a pool of its own in one data set.
@@ -320,8 +347,13 @@ impl Case {
             self.seen.extend(new);
         }
         let told = format!("generate {tokens:?} {key:?}: {answer:?}");
-        let check = |m: &mut Model, now| m.generate(now, &tokens, key.as_ref(), &answer);
-        self.agree(from, to, &told, check).await;
+        // Each shard has its own moment at which it adds.
+        let shards = self.model.policy.shards;
+        let seconds = |first| if shards > 1 { from..=to } else { first..=first };
+        let moments =
+            (from..=to).flat_map(|first| seconds(first).map(move |second| [first, second]));
+        let check = |m: &mut Model, at| m.generate(at, &tokens, key.as_ref(), &answer);
+        self.agree_at(moments, &told, check).await;
     }
 
     async fn assign(&mut self, request: AssignRequest) {
@@ -331,7 +363,12 @@ impl Case {
             self.fences.push(grant.fence);
         }
         let told = format!("assign {request:?}: {answer:?}");
-        let check = |m: &mut Model, now| m.assign(now, &request, &answer);
+        let took = if self.model.policy.shards > 1 {
+            to - from
+        } else {
+            0
+        };
+        let check = |m: &mut Model, now| m.assign(now, took, &request, &answer);
         self.agree(from, to, &told, check).await;
     }
 
@@ -377,8 +414,15 @@ impl Case {
         let answer = answer.expect("put");
         let told = format!("put {patch:?}: {answer:?}");
         self.agree(from, to, &told, |m, now| {
+            let before = m.policy.clone();
             m.put(now, &patch);
             match &answer {
+                PutPoolOutcome::TooFewTokens { shards }
+                    if m.policy.max_tokens < u64::from(*shards) =>
+                {
+                    m.policy = before;
+                    Ok(())
+                }
                 PutPoolOutcome::Changed(view) if view.policy == m.policy => Ok(()),
                 _ => Err(format!("expected {:?}", m.policy)),
             }
@@ -391,9 +435,13 @@ impl Case {
         assert!(store.delete_pool(&self.pool).await.expect("delete pool"));
         let gone = store.inspect(&self.pool, &self.seen[0]).await;
         assert_eq!(gone, Ok(InspectOutcome::PoolNotFound));
-        let made = store.put_pool(&self.pool, PolicyPatch::default()).await;
+        let patch = PolicyPatch {
+            shards: Some(self.model.policy.shards),
+            ..PolicyPatch::default()
+        };
+        let made = store.put_pool(&self.pool, patch.clone()).await;
         assert!(matches!(made, Ok(PutPoolOutcome::Created(_))), "{made:?}");
-        self.model.made_again(Policy::FOR_NEW_POOL);
+        self.model.made_again(Policy::FOR_NEW_POOL.with(&patch));
         let now = redis_ms(self.fixture).await;
         self.agree(now, now, "made again", |_, _| Ok(())).await;
     }
@@ -438,12 +486,24 @@ impl Case {
         told: &str,
         check: impl Fn(&mut Model, u64) -> Check,
     ) {
+        let moments = (from..=to).map(|now| [now; 2]);
+        let check = |model: &mut Model, [now, _]: [u64; 2]| check(model, now);
+        self.agree_at(moments, told, check).await;
+    }
+
+    /// The same where a call has two moments, one for each of its shards.
+    async fn agree_at(
+        &mut self,
+        moments: impl Iterator<Item = [u64; 2]>,
+        told: &str,
+        check: impl Fn(&mut Model, [u64; 2]) -> Check,
+    ) {
         let mut refusal = String::new();
         let mut agreed: Vec<Model> = Vec::new();
-        for now in from..=to {
+        for at in moments {
             let mut model = self.model.clone();
-            let virtual_now = now + model.shifted;
-            match check(&mut model, virtual_now) {
+            let virtual_at = at.map(|now| now + model.shifted);
+            match check(&mut model, virtual_at) {
                 Ok(()) if agreed.contains(&model) => {}
                 Ok(()) => agreed.push(model),
                 Err(expected) => refusal = expected,
@@ -553,6 +613,25 @@ impl StateMachineTest for PoolMachine {
     }
 }
 
+struct SpreadMachine;
+
+impl StateMachineTest for SpreadMachine {
+    type SystemUnderTest = Case;
+    type Reference = SpreadSteps;
+
+    fn init_test(patch: &PolicyPatch) -> Case {
+        PoolMachine::init_test(patch)
+    }
+
+    fn apply(case: Case, state: &PolicyPatch, step: Step) -> Case {
+        PoolMachine::apply(case, state, step)
+    }
+
+    fn teardown(case: Case, state: PolicyPatch) {
+        PoolMachine::teardown(case, state);
+    }
+}
+
 fn config() -> Config {
     let cases = std::env::var("PROPTEST_CASES").ok();
     Config {
@@ -568,4 +647,7 @@ prop_state_machine! {
     #![proptest_config(config())]
     #[test]
     fn a_pool_behaves_as_the_model_says(sequential 1..40 => PoolMachine);
+
+    #[test]
+    fn a_pool_of_two_shards_behaves_as_the_model_says(sequential 1..40 => SpreadMachine);
 }

@@ -182,7 +182,14 @@ impl Model {
         })
     }
 
-    pub fn assign(&mut self, now: u64, request: &AssignRequest, answer: &AssignOutcome) -> Check {
+    /// `took`: for how long before or after this moment another shard may have been asked.
+    pub fn assign(
+        &mut self,
+        now: u64,
+        took: u64,
+        request: &AssignRequest,
+        answer: &AssignOutcome,
+    ) -> Check {
         self.settle(now);
         let said = format!(
             "{:?} {:?} {:?}",
@@ -206,7 +213,9 @@ impl Model {
         }
         match answer {
             AssignOutcome::Granted(grant) => self.granted(now, request, grant, said),
-            AssignOutcome::Empty { retry_after_ms } => self.empty(now, request, *retry_after_ms),
+            AssignOutcome::Empty { retry_after_ms } => {
+                self.empty(now, took, request, *retry_after_ms)
+            }
             other => self.refused(now, request, other),
         }
     }
@@ -255,7 +264,13 @@ impl Model {
         expect(&expected, grant)
     }
 
-    fn empty(&self, now: u64, request: &AssignRequest, retry_after_ms: Option<u64>) -> Check {
+    fn empty(
+        &self,
+        now: u64,
+        took: u64,
+        request: &AssignRequest,
+        retry_after_ms: Option<u64>,
+    ) -> Check {
         if request.token.is_some() {
             return Err("a named token's own answer".to_owned());
         }
@@ -267,7 +282,7 @@ impl Model {
         let mut deadlines = self.tokens.values().filter_map(|record| record.deadline);
         let hinted = match retry_after_ms {
             None => self.tokens.is_empty(),
-            Some(hint) => deadlines.any(|at| at - now == hint),
+            Some(hint) => deadlines.any(|at| (at - now).abs_diff(hint) <= took),
         };
         if hinted {
             Ok(())
@@ -300,13 +315,42 @@ impl Model {
         expect(&expected, answer)
     }
 
+    /// Whether these fit into the shares of the shards in which they lie.
+    fn fits(&self, new: &[TokenValue]) -> bool {
+        (0..self.policy.shards).all(|shard| {
+            let here = new
+                .iter()
+                .filter(|token| token.shard(self.policy.shards) == shard);
+            let here = here.count() as u64;
+            here == 0 || here <= self.room(shard)
+        })
+    }
+
+    /// How many more all shards would take.
+    fn rooms(&self) -> u64 {
+        (0..self.policy.shards).map(|shard| self.room(shard)).sum()
+    }
+
+    /// How many more a shard's share of the cap would take.
+    fn room(&self, shard: u32) -> u64 {
+        let (cap, shards) = (self.policy.max_tokens, self.policy.shards);
+        let share = cap / u64::from(shards) + u64::from(u64::from(shard) < cap % u64::from(shards));
+        let here = self
+            .tokens
+            .keys()
+            .filter(|token| token.shard(shards) == shard);
+        share.saturating_sub(here.count() as u64)
+    }
+
+    /// `at`: when each shard added what lies there.
     pub fn generate(
         &mut self,
-        now: u64,
+        at: [u64; 2],
         request: &NewTokens,
         key: Option<&IdempotencyKey>,
         answer: &GenerateOutcome,
     ) -> Check {
+        let now = at[0];
         self.settle(now);
         let said = format!("{request:?}");
         match self.recall(now, "generate", key) {
@@ -345,14 +389,20 @@ impl Model {
             }
         }
         let (total, max_tokens) = (self.counts().total(), self.policy.max_tokens);
-        if !new.is_empty() && total + new.len() as u64 > max_tokens {
+        let made = matches!(answer, GenerateOutcome::Added { .. });
+        let fits = match request {
+            NewTokens::Generate(count) if !made => *count as u64 <= self.rooms(),
+            _ => self.fits(&new),
+        };
+        if !fits {
             return expect(&GenerateOutcome::PoolFull { max_tokens, total }, answer);
         }
         for token in &new {
             if self.tokens.contains_key(token) {
                 return Err(format!("{token} only once"));
             }
-            self.tokens.insert(token.clone(), self.freed(0, now));
+            let at = at[token.shard(self.policy.shards) as usize];
+            self.tokens.insert(token.clone(), self.freed(0, at));
         }
         let kept = Kept::Generate {
             request: said,

@@ -142,8 +142,8 @@ async fn a_token_whose_deadlines_have_passed_is_granted_at_once() {
     f.granted(&p, named("b")).await;
     let f = f.without_sweeper().await;
     f.pass(&p, secs(21)).await;
-    let a: &[&str] = &["", "", "", "0", "a"];
-    let any: &[&str] = &["", "", "", "0", ""];
+    let a: &[&str] = &["", "", "", "0", "a", "0", ""];
+    let any: &[&str] = &["", "", "", "0", "", "0", ""];
     let replies = f.raw("assign", &p, &[a, any, any]).await;
     let tags: Vec<_> = replies.iter().map(|reply| reply.tag.as_str()).collect();
     assert_eq!(tags, ["granted", "granted", "empty"]);
@@ -160,8 +160,8 @@ async fn an_idle_token_is_never_granted() {
         .await;
     let f = f.without_sweeper().await;
     f.pass(&p, secs(300)).await;
-    let a: &[&str] = &["", "", "", "0", "a"];
-    let any: &[&str] = &["", "", "", "0", ""];
+    let a: &[&str] = &["", "", "", "0", "a", "0", ""];
+    let any: &[&str] = &["", "", "", "0", "", "0", ""];
     let replies = f.raw("assign", &p, &[any, a]).await;
     assert_eq!((replies[0].tag.as_str(), replies[0].int(0)), ("empty", 0));
     assert_eq!(replies[1].tag, "absent");
@@ -196,7 +196,7 @@ async fn fences_rise_over_grants_tokens_and_pools_of_a_partition() {
         f.unblock(&p, grant.token.as_str(), Some(grant.fence)).await;
     }
     // In one call too, and never one twice.
-    let any: &[&str] = &["", "", "", "0", ""];
+    let any: &[&str] = &["", "", "", "0", "", "0", ""];
     let replies = f.raw("assign", &p, &[any, any]).await;
     let fences: BTreeSet<_> = replies.iter().map(|reply| reply.int(1)).collect();
     assert_eq!(fences.len(), 2);
@@ -208,8 +208,8 @@ async fn fences_rise_over_grants_tokens_and_pools_of_a_partition() {
 async fn a_token_named_twice_in_one_call_is_granted_once() {
     let f = Fixture::new().await;
     let p = f.filled("seats", policy(60, 0, 0), &["a"]).await;
-    let a: &[&str] = &["", "", "", "0", "a"];
-    let any: &[&str] = &["", "", "", "0", ""];
+    let a: &[&str] = &["", "", "", "0", "a", "0", ""];
+    let any: &[&str] = &["", "", "", "0", "", "0", ""];
     let replies = f.raw("assign", &p, &[a, a, any]).await;
     let tags: Vec<_> = replies.iter().map(|reply| reply.tag.as_str()).collect();
     assert_eq!(tags, ["granted", "not_free", "empty"]);
@@ -222,8 +222,8 @@ async fn a_named_token_and_random_ones_in_one_call_never_meet() {
     let p = f
         .filled("seats", policy(60, 0, 0), &["a", "b", "c", "d"])
         .await;
-    let a: &[&str] = &["", "", "", "0", "a"];
-    let any: &[&str] = &["", "", "", "0", ""];
+    let a: &[&str] = &["", "", "", "0", "a", "0", ""];
+    let any: &[&str] = &["", "", "", "0", "", "0", ""];
     for _ in 0..10 {
         let replies = f.raw("assign", &p, &[any, a, any, any, any]).await;
         let granted = replies.iter().filter(|reply| reply.tag == "granted");
@@ -245,7 +245,7 @@ async fn more_due_than_one_call_may_settle_answers_again() {
     let p = f.pool("seats", delete).await;
     f.generate(&p, 2_500).await;
     let f = f.without_sweeper().await;
-    let any: &[&str] = &["", "", "", "0", ""];
+    let any: &[&str] = &["", "", "", "0", "", "0", ""];
     for _ in 0..5 {
         f.raw("assign", &p, &vec![any; 500]).await;
     }
@@ -264,7 +264,7 @@ async fn another_generation_or_a_newer_version_is_stale() {
     let p = f.filled("seats", policy(60, 0, 0), &["a"]).await;
     let generation = f.shard_field(&p, "generation").await;
     let version = f.shard_field(&p, "version").await;
-    let any: &[&str] = &["", "", "", "0", ""];
+    let any: &[&str] = &["", "", "", "0", "", "0", ""];
     for (generation, version, tag) in [
         (generation - 1, version, "stale"),
         (generation + 1, version, "stale"),

@@ -147,9 +147,9 @@ async fn a_key_is_found_for_ten_minutes_and_not_for_ever() {
 async fn the_same_key_twice_in_one_call_is_one_grant() {
     let f = Fixture::new().await;
     let p = f.filled("seats", policy(60, 0, 0), &["a", "b", "c"]).await;
-    let k: &[&str] = &["k", "f", "", "0", ""];
-    let other: &[&str] = &["k", "g", "", "0", ""];
-    let any: &[&str] = &["", "", "", "0", ""];
+    let k: &[&str] = &["k", "f", "", "0", "", "0", ""];
+    let other: &[&str] = &["k", "g", "", "0", "", "0", ""];
+    let any: &[&str] = &["", "", "", "0", "", "0", ""];
     let replies = f.raw("assign", &p, &[k, k, other, any]).await;
     let tags: Vec<_> = replies.iter().map(|reply| reply.tag.as_str()).collect();
     assert_eq!(tags, ["granted", "granted", "mismatch", "granted"]);

@@ -41,7 +41,7 @@ async fn it_settles_a_bounded_number() {
     let f = Fixture::new().await;
     let p = f.pool("seats", policy(60, 0, 0)).await;
     f.generate(&p, 250).await;
-    let any: &[&str] = &["", "", "", "0", ""];
+    let any: &[&str] = &["", "", "", "0", "", "0", ""];
     let f = f.without_sweeper().await;
     f.raw("assign", &p, &[any; 250]).await;
     f.pass(&p, secs(61)).await;

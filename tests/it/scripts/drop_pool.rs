@@ -19,16 +19,16 @@ impl Fixture {
         for chunk in (0..count).collect::<Vec<_>>().chunks(500) {
             let names: Vec<_> = chunk.iter().map(|n| format!("t{n}")).collect();
             let size = names.len().to_string();
-            let mut item = vec!["", "", "", "0", "0", size.as_str()];
+            let mut item = vec!["", "", "", "", "0", "0", size.as_str()];
             item.extend(names.iter().map(String::as_str));
             self.raw("generate", p, &[&item]).await;
             let lifetimes = chunk.iter().map(|n| (HOUR_MS + n * 60_000).to_string());
             let lifetimes: Vec<_> = lifetimes.collect();
             let items = lifetimes.iter().zip(&names);
-            let items: Vec<[&str; 5]> = items
-                .map(|(lifetime, name)| ["", "", "", lifetime, name])
+            let items: Vec<[&str; 7]> = items
+                .map(|(lifetime, name)| ["", "", "", lifetime, name, "0", ""])
                 .collect();
-            let items: Vec<&[&str]> = items.iter().map(<[_; 5]>::as_slice).collect();
+            let items: Vec<&[&str]> = items.iter().map(<[_; 7]>::as_slice).collect();
             self.raw("assign", p, &items).await;
         }
         let ticks = format!("{}:ticks:{p}", self.prefix_of(p).await);

@@ -72,8 +72,8 @@ async fn an_import_leaves_what_is_there_and_names_what_is_new() {
 async fn one_value_in_two_items_of_a_call_is_added_once() {
     let f = Fixture::new().await;
     let p = f.pool("seats", policy(60, 0, 0)).await;
-    let one: &[&str] = &["", "", "", "0", "0", "2", "a", "b"];
-    let two: &[&str] = &["", "", "", "0", "0", "2", "b", "c"];
+    let one: &[&str] = &["", "", "", "", "0", "0", "2", "a", "b"];
+    let two: &[&str] = &["", "", "", "", "0", "0", "2", "b", "c"];
     let replies = f.raw("generate", &p, &[one, two]).await;
     let had = replies[1].fields[0].clone().into_array();
     assert_eq!(
@@ -93,7 +93,7 @@ async fn a_value_that_was_idle_for_too_long_is_new_again() {
     let f = f.without_sweeper().await;
     f.pass(&p, secs(301)).await;
     let replies = f
-        .raw("generate", &p, &[&["", "", "", "0", "0", "1", "a"]])
+        .raw("generate", &p, &[&["", "", "", "", "0", "0", "1", "a"]])
         .await;
     assert_eq!(replies[0].tag, "added");
     assert!(replies[0].fields[0].clone().into_array().is_empty());
@@ -139,7 +139,11 @@ async fn a_full_pool_counts_what_is_there_after_settling() {
     let f = f.without_sweeper().await;
     f.pass(&p, secs(301)).await;
     let replies = f
-        .raw("generate", &p, &[&["", "", "", "0", "0", "2", "c", "d"]])
+        .raw(
+            "generate",
+            &p,
+            &[&["", "", "", "", "0", "0", "2", "c", "d"]],
+        )
         .await;
     assert_eq!(replies[0].tag, "added");
     f.assert_structure().await;
@@ -160,7 +164,7 @@ async fn more_due_than_one_call_may_settle_answers_again() {
     f.generate(&p, 2_500).await;
     let f = f.without_sweeper().await;
     f.pass(&p, secs(301)).await;
-    let item: &[&str] = &["", "", "", "0", "0", "1501", "x"];
+    let item: &[&str] = &["", "", "", "", "0", "0", "1501", "x"];
     let values: Vec<_> = (0..1_500).map(|n| format!("x{n}")).collect();
     let item: Vec<&str> = item
         .iter()
@@ -289,7 +293,13 @@ async fn another_generation_is_stale() {
     let f = Fixture::new().await;
     let p = f.pool("seats", policy(60, 0, 0)).await;
     let replies = f
-        .raw_at("generate", &p, 1, 0, &[&["", "", "", "0", "0", "1", "a"]])
+        .raw_at(
+            "generate",
+            &p,
+            1,
+            0,
+            &[&["", "", "", "", "0", "0", "1", "a"]],
+        )
         .await;
     assert_eq!(replies[0].tag, "stale");
     assert_eq!(f.counts(&p).await, (0, 0, 0));

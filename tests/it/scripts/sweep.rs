@@ -19,7 +19,7 @@ impl Fixture {
     async fn due(&self, name: &str, count: usize) -> PoolName {
         let p = self.pool(name, policy(60, 0, 0)).await;
         self.generate(&p, count).await;
-        let any: &[&str] = &["", "", "", "0", ""];
+        let any: &[&str] = &["", "", "", "0", "", "0", ""];
         self.raw("assign", &p, &vec![any; count]).await;
         p
     }

@@ -132,7 +132,9 @@ impl Line {
 
     /// An assign that does not wait.
     async fn assign(&self, token: &str) -> Tagged {
-        let reply = self.call("assign", &["", "", "", "0", token]).await;
+        let reply = self
+            .call("assign", &["", "", "", "0", token, "0", ""])
+            .await;
         self.f.assert_structure().await;
         reply
     }
@@ -268,7 +270,7 @@ async fn an_offered_token_that_is_deleted_or_taken_back_leaves_its_waiter_in_its
     line.f.assert_structure().await;
     line.expect(stay("w1").take(second), "waiting").await;
     line.expect(stay("w2"), "waiting").await;
-    let made = ["", "", "", "0", "0", "1", "a"];
+    let made = ["", "", "", "", "0", "0", "1", "a"];
     assert_eq!(line.call("generate", &made).await.tag, "added");
     line.f.assert_structure().await;
     line.offered("w1").await;
