@@ -7,6 +7,8 @@
 //! - `lag`: release lag, alone, beside a million unrelated expiring keys, with pub/sub cut, and when replicas die
 //! - `burst`: a million leases of one pool lapse at once, beside a small pool
 //! - `embedded`: the embedded Redis is killed under load, and its disk stalls
+//! - `faults`: everything that dies, freezes, fills up or is cut off, on a single Redis, behind Sentinels and in a
+//!   Cluster, under load, judged by one checker: a table
 //! - `flows`: a million temporary tokens alive that lapse at once, and sessions refreshed again and again
 //! - `idle`: what 20 replicas cost Redis with nothing to do, and how often they sweep under load
 //! - `import`: 100,000 phone numbers from a file
@@ -21,11 +23,14 @@ mod burst;
 mod chaos;
 mod cost;
 mod embedded;
+mod faults;
 mod flows;
 mod idle;
 mod import;
 mod lag;
 mod process;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 mod waiting;
 
 use std::fmt::Display;
@@ -56,6 +61,7 @@ async fn main() -> ExitCode {
     if names.is_empty() {
         names = [
             "import", "cost", "idle", "lag", "burst", "flows", "embedded", "chaos", "waiting",
+            "faults",
         ]
         .map(str::to_owned)
         .to_vec();
@@ -69,6 +75,7 @@ async fn main() -> ExitCode {
             "lag" => lag::drill().await,
             "burst" => burst::drill().await,
             "embedded" => embedded::drill().await,
+            "faults" => Box::pin(faults::drill()).await,
             "flows" => flows::drill().await,
             "idle" => idle::drill().await,
             "import" => import::drill().await,

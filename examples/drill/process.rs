@@ -50,6 +50,19 @@ impl Process {
         self.child.id()
     }
 
+    /// SIGTERM, and kill -9 for one that does not end within that.
+    pub async fn terminate(&mut self, ms_max: u64) {
+        crate::support::signal(self.child.id(), "TERM");
+        let until = Instant::now() + Duration::from_millis(ms_max);
+        while Instant::now() < until {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.kill();
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports)] // each of its users needs another part of it
 
 mod cluster;
+pub mod history;
 mod ports;
 mod resp;
 mod sentinel;

@@ -23,13 +23,19 @@ pub struct Sentinel {
 impl Sentinel {
     /// Whole and in sync. `args` go to each server. None if there is no redis-server here.
     pub async fn start(args: &[&str]) -> Option<Self> {
+        Self::start_with_replicas_under(&[], args).await
+    }
+
+    /// The same; the replicas run under another program, such as one that makes their clocks wrong.
+    pub async fn start_with_replicas_under(wrapper: &[&str], args: &[&str]) -> Option<Self> {
         let program = program()?;
         let mut servers = vec![OwnRedis::start(&[PROMPT_SYNC, args].concat()).await?];
         let primary = servers[0].port.to_string();
         while servers.len() < SERVERS {
             let of = format!("127.0.0.1 {primary}");
             let follow = ["--replicaof", &of];
-            servers.push(OwnRedis::start(&[PROMPT_SYNC, &follow, args].concat()).await?);
+            let args = [PROMPT_SYNC, &follow, args].concat();
+            servers.push(OwnRedis::start_under(wrapper, &args).await?);
         }
         let config = format!(
             "sentinel monitor {NAME} 127.0.0.1 {primary} 2\n\

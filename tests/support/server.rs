@@ -29,6 +29,16 @@ impl OwnRedis {
         Some(Self::launch(|port, dir| server(&program, port, dir, args)).await)
     }
 
+    /// The same under another program, such as one that makes its clock wrong.
+    pub async fn start_under(wrapper: &[&str], args: &[&str]) -> Option<Self> {
+        let program = program()?;
+        let launched = Self::launch(|port, dir| {
+            let wrapper = wrapper.iter().map(|&word| word.to_owned());
+            wrapper.chain(server(&program, port, dir, args)).collect()
+        });
+        Some(launched.await)
+    }
+
     /// A Sentinel. `config` is the text of its configuration, which it goes on writing itself.
     pub(super) async fn start_sentinel(program: &str, config: &str) -> Self {
         Self::launch(|port, dir| {

@@ -1,6 +1,10 @@
 //! Histories with planted violations: each rule finds its own.
 
-use super::*;
+use std::time::{Duration, Instant};
+
+use tokend::token::*;
+
+use super::{Did, Event, History};
 use crate::harness::token;
 
 /// A history in which each call takes a millisecond; times in milliseconds from the first.
