@@ -21,20 +21,6 @@ const ANSWER_MS_MAX: u64 = 2_000;
 /// What the machine's own scheduling may add on two busy cores.
 const NOISE_MS: u64 = 300;
 
-/// fsync that waits while a file is there: a disk that stalls.
-const STALLING_FSYNC: &str = r#"
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdlib.h>
-#include <unistd.h>
-static void stall(void) {
-  const char *flag = getenv("STALL_FLAG");
-  while (flag && access(flag, F_OK) == 0) usleep(10000);
-}
-int fsync(int fd) { stall(); return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd); }
-int fdatasync(int fd) { stall(); return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd); }
-"#;
-
 #[derive(Default)]
 struct Seen {
     generated: Mutex<Vec<String>>,
@@ -50,7 +36,7 @@ pub async fn drill() -> Report {
     let mut report = Report::default();
     let scratch = Scratch::new("embedded");
     let flag = scratch.path().join("stall");
-    let Some(shim) = build_shim(scratch.path()) else {
+    let Some(shim) = process::build_shim(scratch.path(), process::STALLING_FSYNC) else {
         report.figure("skipped", "no C compiler for the stalling disk");
         return report;
     };
@@ -108,18 +94,6 @@ pub async fn drill() -> Report {
     }
     judge(&mut report, &client, &base, &seen, &recoveries).await;
     report
-}
-
-fn build_shim(dir: &Path) -> Option<String> {
-    let (source, shim) = (dir.join("stall.c"), dir.join("stall.so"));
-    std::fs::write(&source, STALLING_FSYNC).ok()?;
-    let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-o"])
-        .arg(&shim)
-        .arg(&source)
-        .arg("-ldl");
-    let built = cc.status().ok()?.success();
-    built.then(|| shim.to_str().expect("UTF-8").to_owned())
 }
 
 /// kill -9 of the redis-server whose parent tokend is.

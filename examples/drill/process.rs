@@ -7,6 +7,58 @@ use std::time::{Duration, Instant};
 /// Longest that a process may take to answer.
 const UP_S_MAX: u64 = 20;
 
+/// fsync that waits while a file is there: a disk that stalls.
+pub const STALLING_FSYNC: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <unistd.h>
+static void stall(void) {
+  const char *flag = getenv("STALL_FLAG");
+  while (flag && access(flag, F_OK) == 0) usleep(10000);
+}
+int fsync(int fd) { stall(); return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd); }
+int fdatasync(int fd) { stall(); return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd); }
+"#;
+
+/// A clock of the day that is off by so many seconds.
+pub const WRONG_CLOCK: &str = r#"
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+static long off(void) { const char *s = getenv("CLOCK_OFF_S"); return s ? atol(s) : 0; }
+int gettimeofday(struct timeval *restrict tv, void *restrict tz) {
+  struct timespec now;
+  (void)tz;
+  syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
+  tv->tv_sec = now.tv_sec + off();
+  tv->tv_usec = now.tv_nsec / 1000;
+  return 0;
+}
+time_t time(time_t *t) {
+  struct timeval tv;
+  gettimeofday(&tv, 0);
+  if (t) *t = tv.tv_sec;
+  return tv.tv_sec;
+}
+"#;
+
+/// Compiles one of these into a library to be preloaded; `None` where there is no C compiler.
+pub fn build_shim(dir: &Path, code: &str) -> Option<String> {
+    let (source, shim) = (dir.join("shim.c"), dir.join("shim.so"));
+    std::fs::write(&source, code).ok()?;
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-o"])
+        .arg(&shim)
+        .arg(&source)
+        .arg("-ldl");
+    let built = cc.status().ok()?.success();
+    built.then(|| shim.to_str().expect("UTF-8").to_owned())
+}
+
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()

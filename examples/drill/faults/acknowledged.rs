@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::stage::{Place, Stage};
+use super::stage::{Place, Stage, TOKENS};
 use super::{REPLICATED, Report, sentinel, two};
 use crate::support::eventually;
 
@@ -22,6 +22,46 @@ pub async fn play(report: &mut Report) {
         let expected = if durability == "memory" { UNHEARD } else { 0 };
         report.check(lost == expected, format!("{name}: not {expected}"));
     }
+    let Some(place) = sentinel().await else {
+        return;
+    };
+    let (acknowledged, free) = Box::pin(seats_back(place)).await;
+    let name = "replicas cut off: assigns acknowledged, seats free";
+    report.figure(
+        name,
+        format!("{acknowledged} of {}, {free} of {TOKENS}", 2 * TOKENS),
+    );
+    report.check(acknowledged == 0 && free == TOKENS, name);
+}
+
+/// Un-keyed assigns that no replica confirms: told as unknown, and each seat comes back at once.
+async fn seats_back(place: Place) -> (usize, usize) {
+    let mut stage = Stage::set(place, two(), REPLICATED).await;
+    cut_off_replicas(&mut stage).await;
+    let granted = grant(&stage, 2 * TOKENS).await.len();
+    let mut free = 0;
+    eventually("all seats are free", async || {
+        free = stage.free().await;
+        free == TOKENS
+    })
+    .await;
+    (granted, free)
+}
+
+/// What is written from here on no replica hears of. Says which is primary.
+async fn cut_off_replicas(stage: &mut Stage) -> usize {
+    let redis = stage.place.sentinel();
+    let primary = redis.primary().await;
+    for (n, server) in redis.servers.iter().enumerate() {
+        if n != primary {
+            server.pause().await;
+        }
+    }
+    // What was on its way to them would be read when they wake.
+    let cut = ["CLIENT", "KILL", "TYPE", "replica"];
+    let cut = redis.servers[primary].command(&cut).await;
+    cut.expect("CLIENT KILL");
+    primary
 }
 
 async fn grants_lost(place: Place, durability: &str) -> (usize, usize) {
@@ -32,23 +72,14 @@ async fn grants_lost(place: Place, durability: &str) -> (usize, usize) {
     };
     let mut stage = Stage::set(place, two(), env).await;
     let mut grants = grant(&stage, HEARD).await;
-    let redis = stage.place.sentinel();
-    let primary = redis.primary().await;
-    let others: Vec<_> = (0..redis.servers.len()).filter(|n| *n != primary).collect();
-    for n in &others {
-        redis.servers[*n].pause().await;
-    }
-    // What was on its way to them would be read when they wake.
-    let cut = ["CLIENT", "KILL", "TYPE", "replica"];
-    redis.servers[primary]
-        .command(&cut)
-        .await
-        .expect("CLIENT KILL");
+    let primary = cut_off_replicas(&mut stage).await;
     grants.extend(grant(&stage, UNHEARD).await);
     let redis = stage.place.sentinel();
     redis.servers[primary].kill().await;
-    for n in others {
-        redis.servers[n].resume().await;
+    for (n, server) in redis.servers.iter().enumerate() {
+        if n != primary {
+            server.resume().await;
+        }
     }
     redis.failed_over(primary).await;
     eventually("it answers again", async || {

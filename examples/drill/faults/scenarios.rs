@@ -1,18 +1,20 @@
 //! The faults, one after the other.
 
-use std::time::Duration;
-
 use super::proxy::Proxy;
 use super::stage::{Place, Replica, Stage, up};
 use super::{APPEND_ONLY, Expect, Report, cluster, have, pause, play, sentinel, single, two};
-use crate::support::{Sentinel, signal};
+use crate::process::{STALLING_FSYNC, Scratch, WRONG_CLOCK, build_shim};
+use crate::support::{OwnRedis, Sentinel, signal};
 
 /// For so long things are frozen or cut off.
 const FROZEN_MS: u64 = 5_000;
+/// By so many seconds the clock of a promoted replica is off.
+const SKEW_S: f64 = 30.0;
 
 pub async fn all(report: &mut Report) {
     of_replicas(report).await;
     of_one_redis(report).await;
+    of_the_disk(report).await;
     of_several(report).await;
     of_clocks(report).await;
 }
@@ -264,11 +266,19 @@ async fn of_clocks(report: &mut Report) {
         stage.load_for(5.0).await;
     })
     .await;
+    let scratch = Scratch::new("clock");
+    let shim = build_shim(scratch.path(), WRONG_CLOCK);
     for (name, by) in [
-        ("a promoted replica 30 s ahead", "+30s"),
-        ("a promoted replica 30 s behind", "-30s"),
+        ("a promoted replica 30 s ahead", "30"),
+        ("a promoted replica 30 s behind", "-30"),
     ] {
-        let place = Sentinel::start_with_replicas_under(&["faketime", "-f", by], &[]).await;
+        let Some(shim) = &shim else {
+            println!("{name:<42} skipped: there is no C compiler");
+            continue;
+        };
+        let (preload, off) = (format!("LD_PRELOAD={shim}"), format!("CLOCK_OFF_S={by}"));
+        let under = ["env", preload.as_str(), off.as_str()];
+        let place = Sentinel::start_with_replicas_under(&under, &[]).await;
         let on = (place.map(Place::Sentinel), "memory", Expect::Loss);
         play(report, name, on, two(), async |stage| {
             stage.fault();
@@ -277,9 +287,37 @@ async fn of_clocks(report: &mut Report) {
             stage.load_for(3.0).await;
             if by.starts_with('-') {
                 // What it took over lapses only when its clock has come there.
-                tokio::time::sleep(Duration::from_secs(30)).await;
+                stage.load_for(SKEW_S).await;
             }
         })
         .await;
     }
+}
+
+/// The disk stalls for 2 s, and Redis is killed while it does.
+async fn of_the_disk(report: &mut Report) {
+    const NAME: &str = "fsync stalls for 2 s, then Redis is killed";
+    let scratch = Scratch::new("disk");
+    let Some(shim) = build_shim(scratch.path(), STALLING_FSYNC) else {
+        println!("{NAME:<42} skipped: there is no C compiler");
+        return;
+    };
+    let flag = scratch.path().join("stall");
+    let preload = format!("LD_PRELOAD={shim}");
+    let stall = format!("STALL_FLAG={}", flag.display());
+    let under = ["env", preload.as_str(), stall.as_str()];
+    let place = OwnRedis::start_under(&under, APPEND_ONLY).await;
+    let on = (place.map(Place::Single), "memory", Expect::Nothing);
+    play(report, NAME, on, two(), async |stage| {
+        for _ in 0..3 {
+            stage.fault();
+            std::fs::write(&flag, "").expect("a writable directory");
+            pause(2_000).await;
+            stage.place.single().kill().await;
+            std::fs::remove_file(&flag).expect("it is there");
+            stage.place.single().start_again().await;
+            stage.load_for(2.0).await;
+        }
+    })
+    .await;
 }

@@ -256,6 +256,18 @@ impl Stage {
         spans.max().unwrap_or_default()
     }
 
+    /// How many tokens are free now.
+    pub async fn free(&self) -> usize {
+        let url = format!("{}/v1/pools/{POOL}", self.world.bases[0]);
+        let Ok(answer) = self.world.http.get(&url).send().await else {
+            return 0;
+        };
+        let told = answer.json::<Value>().await.unwrap_or_default();
+        told["free"]
+            .as_u64()
+            .map_or(0, |free| usize::try_from(free).unwrap_or(0))
+    }
+
     /// The counts once nothing is held any more, or after too long.
     async fn settled(&self) -> PoolCounts {
         let url = format!("{}/v1/pools/{POOL}", self.world.bases[0]);
