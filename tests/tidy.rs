@@ -17,7 +17,7 @@ const LONG: &[(&str, &str)] = &[
         "every check stands next to its planted violations",
     ),
     (
-        "tests/it/history.rs",
+        "tests/support/history.rs",
         "what is recorded and the rules that judge it are one thing",
     ),
     (
