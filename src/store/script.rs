@@ -16,8 +16,8 @@ pub(super) struct Script {
 }
 
 /// Scripts that write, but whose answer promises nobody anything that a failover must not undo: replicas are not
-/// waited for.
-const UNTOLD: &[&str] = &["attempt", "beat", "count", "sweep"];
+/// waited for. (Of a policy the registry's entry is what counts: a shard that has lost it is given it again.)
+const UNTOLD: &[&str] = &["attempt", "beat", "count", "set_pool", "sweep"];
 
 const PRELUDE: &str = include_str!("../../lua/prelude.lua");
 

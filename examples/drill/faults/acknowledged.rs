@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::stage::{Place, Stage, TOKENS};
 use super::{REPLICATED, Report, sentinel, two};
-use crate::support::eventually;
+use crate::process::{Scratch, WRONG_CLOCK, build_shim};
+use crate::support::{Sentinel, eventually};
 
 /// Grants that replicas hear of, and grants that they do not.
 const HEARD: usize = 10;
@@ -22,6 +23,9 @@ pub async fn play(report: &mut Report) {
         let expected = if durability == "memory" { UNHEARD } else { 0 };
         report.check(lost == expected, format!("{name}: not {expected}"));
     }
+    for seconds in ["900", "-900"] {
+        Box::pin(skewed(report, seconds)).await;
+    }
     let Some(place) = sentinel().await else {
         return;
     };
@@ -32,6 +36,72 @@ pub async fn play(report: &mut Report) {
         format!("{acknowledged} of {}, {free} of {TOKENS}", 2 * TOKENS),
     );
     report.check(acknowledged == 0 && free == TOKENS, name);
+}
+
+/// Leases of ten minutes, taken before a failover to a replica whose clock is that much off: which of them are over at
+/// once, and whether a later grant has a higher fence.
+async fn skewed(report: &mut Report, seconds: &str) {
+    const NAME: &str = "promoted clock off by";
+    let scratch = Scratch::new("clock");
+    let Some(shim) = build_shim(scratch.path(), WRONG_CLOCK) else {
+        println!("{NAME} {seconds} s: skipped: there is no C compiler");
+        return;
+    };
+    let (preload, off) = (
+        format!("LD_PRELOAD={shim}"),
+        format!("CLOCK_OFF_S={seconds}"),
+    );
+    let under = ["env", preload.as_str(), off.as_str()];
+    let place = Sentinel::start_with_replicas_under(&under, &[]).await;
+    let Some(place) = place.map(Place::Sentinel) else {
+        return;
+    };
+    let mut stage = Stage::set(place, two(), REPLICATED).await;
+    let before = grant(&stage, HEARD).await;
+    let dead = stage.place.sentinel().kill_primary().await;
+    stage.place.sentinel().failed_over(dead).await;
+    answers(&stage).await;
+    let held = still_held(&stage, &before).await;
+    let after = grant(&stage, 1).await;
+    let highest = |grants: &[Value]| grants.iter().filter_map(|g| g["fence"].as_u64()).max();
+    report.figure(
+        &format!("{NAME} {seconds} s: leases of 10 min still held"),
+        format!("{held} of {}", before.len()),
+    );
+    report.check(
+        highest(&after) > highest(&before) || seconds.starts_with('-'),
+        "a later fence is lower",
+    );
+    let expected = if seconds.starts_with('-') {
+        before.len()
+    } else {
+        0
+    };
+    report.check(
+        held == expected && !before.is_empty(),
+        format!("{NAME} {seconds} s"),
+    );
+}
+
+/// Waits until the new primary does.
+async fn answers(stage: &Stage) {
+    eventually("it answers again", async || {
+        let body = json!({"token": "seat-0"});
+        stage.world.call("inspect", None, &body).await.is_ok()
+    })
+    .await;
+}
+
+/// How many of these grants stand.
+async fn still_held(stage: &Stage, grants: &[Value]) -> usize {
+    let mut held = 0;
+    for grant in grants {
+        let body = json!({"token": grant["token"]});
+        let seen = stage.world.call("inspect", None, &body).await;
+        let stands = |told: &Value| told["state"] == "held" && told["fence"] == grant["fence"];
+        held += usize::from(matches!(&seen, Ok((200, told)) if stands(told)));
+    }
+    held
 }
 
 /// Un-keyed assigns that no replica confirms: told as unknown, and each seat comes back at once.
@@ -82,18 +152,8 @@ async fn grants_lost(place: Place, durability: &str) -> (usize, usize) {
         }
     }
     redis.failed_over(primary).await;
-    eventually("it answers again", async || {
-        let body = json!({"token": "seat-0"});
-        stage.world.call("inspect", None, &body).await.is_ok()
-    })
-    .await;
-    let mut lost = 0;
-    for grant in &grants {
-        let body = json!({"token": grant["token"]});
-        let seen = stage.world.call("inspect", None, &body).await;
-        let held = matches!(&seen, Ok((200, told)) if told["state"] == "held" && told["fence"] == grant["fence"]);
-        lost += usize::from(!held);
-    }
+    answers(&stage).await;
+    let lost = grants.len() - still_held(&stage, &grants).await;
     (grants.len(), lost)
 }
 

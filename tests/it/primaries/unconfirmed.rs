@@ -59,6 +59,10 @@ async fn seats_whose_grants_nobody_confirmed_come_back() {
         view.expect("the pool").counts.free == 5
     })
     .await;
+    // Who only looks is answered.
+    let seen = replicated.show_pool(&pool).await.expect("show");
+    assert_eq!(seen.expect("the pool").counts.free, 5);
+    assert!(replicated.list_pools().await.is_ok());
     a_keyed_grant_waits_for_its_retry(&replicated, &memory, &pool).await;
 }
 
