@@ -42,7 +42,7 @@ audit: $(CARGO_DENY) ## Look for known vulnerabilities among the dependencies (n
 		echo "audit: skipped, the advisory database could not be fetched"; \
 	fi
 
-drill: setup ## Kill, stall and flood real processes, and print the figures (14 minutes)
+drill: setup ## Kill, stall and flood real processes, and print the figures (25 minutes)
 	cargo build --release --locked --bins --example drill
 	target/release/examples/drill
 

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release --example drill -- NAME…` runs the drills named, without a name all of them:
 //!
+//! - `acknowledged`: what a failover undoes of what was acknowledged, in `memory` and in `replicated` durability, and
+//!   what a promoted replica does whose clock is wrong
 //! - `chaos`: 64 clients, two replicas, one killed with SIGKILL every 5 s
 //! - `cost`: what an assign and an unblock cost Redis, one at a time and many at once
 //! - `lag`: release lag, alone, beside a million unrelated expiring keys, with pub/sub cut, and when replicas die
@@ -60,8 +62,17 @@ async fn main() -> ExitCode {
     let mut names: Vec<String> = std::env::args().skip(1).collect();
     if names.is_empty() {
         names = [
-            "import", "cost", "idle", "lag", "burst", "flows", "embedded", "chaos", "waiting",
+            "import",
+            "cost",
+            "idle",
+            "lag",
+            "burst",
+            "flows",
+            "embedded",
+            "chaos",
+            "waiting",
             "faults",
+            "acknowledged",
         ]
         .map(str::to_owned)
         .to_vec();
@@ -75,6 +86,7 @@ async fn main() -> ExitCode {
             "lag" => lag::drill().await,
             "burst" => burst::drill().await,
             "embedded" => embedded::drill().await,
+            "acknowledged" => Box::pin(faults::acknowledged::drill()).await,
             "faults" => Box::pin(faults::drill()).await,
             "flows" => flows::drill().await,
             "idle" => idle::drill().await,

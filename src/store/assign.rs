@@ -1,6 +1,7 @@
 //! `assign`: grant a free token. See `lua/assign.lua`.
 
 use std::sync::Weak;
+use std::time::{Duration, Instant};
 
 use fred::types::Value;
 use tracing::debug;
@@ -12,6 +13,13 @@ use super::reply::Reply;
 use super::shard::{Shard, number, number_or_zero, text_or_empty};
 use super::unblock::Unblock;
 use crate::token::{AssignOutcome, Grant, Holder, IdempotencyKey, StoreError, TokenValue};
+
+/// How long a grant that nobody was told of is tried to be given back: longer than a failover takes.
+const GIVE_BACK_MAX: Duration = Duration::from_secs(15);
+/// Pause before it is tried again.
+const GIVE_BACK_PAUSE: Duration = Duration::from_millis(250);
+/// Answers that never came, after which it is taken to have run.
+const UNKNOWN_MAX: u32 = 3;
 
 /// Which token, for whom and for how long.
 #[derive(Debug, Clone, Default)]
@@ -96,17 +104,9 @@ impl Drop for Offer {
         let Some(store) = self.store.upgrade().filter(|_| !self.keyed) else {
             return;
         };
-        let item = Unblock::give_back(self.shard.clone(), grant.token, grant.fence);
-        let partition = self.shard.partition;
-        // If even this can't be sent, the lease lapses at its deadline.
-        store.runtime.clone().spawn(async move {
-            match store.batchers.unblock[partition].submit(item).await {
-                Ok(Done::Outcome(_)) => debug!("gave back a grant that nobody waited for"),
-                Ok(Done::Stale | Done::Again) | Err(_) => {
-                    debug!("a grant that nobody waited for lapses at its deadline");
-                }
-            }
-        });
+        let shard = self.shard.clone();
+        let runtime = store.runtime.clone();
+        runtime.spawn(async move { give_back(&store, &shard, &grant).await });
     }
 }
 
@@ -154,6 +154,27 @@ pub(super) struct Leg {
     pub round: u64,
     /// The token asked for lies in another shard.
     pub elsewhere: bool,
+}
+
+/// Gives a grant back by its fence: sent again where that failed, for a second one finds the lease lost. If it can't
+/// be sent for so long, the lease lapses at its deadline.
+async fn give_back(store: &Inner, shard: &Shard, grant: &Grant) {
+    let until = Instant::now() + GIVE_BACK_MAX;
+    let mut unknown = 0;
+    loop {
+        let item = Unblock::give_back(shard.clone(), grant.token.clone(), grant.fence);
+        match store.batchers.unblock[shard.partition].submit(item).await {
+            Ok(Done::Outcome(_)) => return debug!("gave back a grant that nobody waited for"),
+            Err(StoreError::OutcomeUnknown(_)) => unknown += 1,
+            Err(_) | Ok(Done::Again) => {}
+            Ok(Done::Stale) => return debug!("the pool of a grant that is given back has changed"),
+        }
+        // Most likely it ran, and too few replicas have confirmed that.
+        if unknown == UNKNOWN_MAX || Instant::now() >= until || store.redis.stopping() {
+            return debug!("a grant that nobody waited for lapses at its deadline");
+        }
+        tokio::time::sleep(GIVE_BACK_PAUSE).await;
+    }
 }
 
 pub(super) struct Assign {

@@ -12,7 +12,13 @@ use crate::support::{Sentinel, eventually};
 const HEARD: usize = 10;
 const UNHEARD: usize = 10;
 
-pub async fn play(report: &mut Report) {
+pub async fn drill() -> Report {
+    let mut report = Report::default();
+    play(&mut report).await;
+    report
+}
+
+async fn play(report: &mut Report) {
     for durability in ["memory", "replicated"] {
         let Some(place) = sentinel().await else {
             return;

@@ -1,7 +1,7 @@
 //! What fails under load, on a single Redis, behind Sentinels and in a Cluster: each drill records every request
 //! and answer of its clients, and one checker judges them all (`tests/support/history.rs`).
 
-mod acknowledged;
+pub mod acknowledged;
 mod load;
 mod proxy;
 mod rolling;
@@ -144,7 +144,6 @@ pub async fn drill() -> Report {
     );
     scenarios::all(&mut report).await;
     rolling::play(&mut report).await;
-    acknowledged::play(&mut report).await;
     report
 }
 

@@ -10,6 +10,7 @@ use tokend::token::*;
 
 use super::{config, one_seat, replica};
 use crate::harness::*;
+use crate::support::APPEND_ONLY;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn seats_whose_grants_nobody_confirmed_come_back() {
@@ -129,6 +130,42 @@ async fn a_crowd_before_a_dead_redis_is_turned_away_at_once() {
     eventually("it works again", async || {
         let answer = f.assign(&PoolName::default_pool(), any()).await;
         matches!(answer, Ok(AssignOutcome::Empty { .. }))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_nobody_was_told_of_is_given_back_once_redis_is_there_again() {
+    let Some(mut redis) = OwnRedis::start(APPEND_ONLY).await else {
+        return skip("given back later", "there is no redis-server on PATH");
+    };
+    let f = replica(&config(&redis.url, Durability::Memory)).await;
+    let pool = pool("p");
+    let patch = PolicyPatch {
+        lifetime_ms: Some(3_600_000),
+        ..PolicyPatch::default()
+    };
+    f.put_pool(&pool, patch).await.expect("a pool");
+    let request = tokend::store::GenerateRequest {
+        tokens: tokend::store::NewTokens::Import(vec![token("seat")]),
+        key: None,
+    };
+    f.generate(&pool, request).await.expect("a token");
+    let Ok(AssignOutcome::Granted(offer)) = f.assign(&pool, any()).await else {
+        panic!("not granted");
+    };
+    redis.kill().await;
+    drop(offer);
+    // What is sent while it is away is refused after a while.
+    eventually("nobody is waited for any more", async || {
+        let refused = f.assign(&pool, any()).await.map(drop);
+        matches!(refused, Err(StoreError::Unavailable(_)))
+    })
+    .await;
+    redis.start_again().await;
+    eventually("it is free", async || {
+        let view = f.show_pool(&pool).await.ok().flatten();
+        view.is_some_and(|view| view.counts.free == 1)
     })
     .await;
 }
