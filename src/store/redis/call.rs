@@ -58,7 +58,7 @@ pub(in crate::store) async fn call_on(
     if let Err(error) = &result
         && matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Routing)
     {
-        node.is_away();
+        node.note_away();
     }
     result
 }

@@ -267,7 +267,7 @@ impl Redis {
                 }
                 Err(error) => {
                     if *error.kind() == ErrorKind::Timeout {
-                        node.is_away();
+                        node.note_away();
                     }
                     return Err(StoreError::Unavailable(format!("read: {error}")));
                 }

@@ -166,7 +166,7 @@ impl Node {
     /// Whether a call may be sent now.
     pub fn is_usable(&self) -> bool {
         if !self.is_connected() {
-            self.is_away();
+            self.note_away();
             return false;
         }
         self.away_ms.load(Ordering::Acquire) == 0
@@ -185,7 +185,7 @@ impl Node {
 
     /// It did not answer, or has no connection: from now on callers are turned away as soon as it has been away
     /// for longer than a request may wait, until it answers again.
-    pub fn is_away(&self) {
+    pub fn note_away(&self) {
         let now = self.now_ms();
         let opened = self
             .away_ms
