@@ -1,6 +1,7 @@
 //! Several primaries, and primaries that change: Sentinel and Cluster.
 
 mod unconfirmed;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
