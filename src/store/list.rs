@@ -9,13 +9,22 @@ use super::reply::{Reply, protocol};
 use super::shard::{Shard, number, text_or_empty};
 use crate::token::{Invalid, State, StoreError, TokenValue, TokenView};
 
-/// Where a walk goes on: in which of the pool's shards, Redis's own cursor there, and the last token shown of
-/// what that gives.
+/// Where a walk goes on: in which of the pool's shards, Redis's own cursor there, and how far what that gives is
+/// shown already.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub shard: usize,
     scan: u64,
-    after: Option<TokenValue>,
+    shown: Option<Shown>,
+}
+
+/// A step of Redis that did not fit a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Shown {
+    /// Redis's cursor behind it.
+    till: u64,
+    /// The last token of it that was shown, in the tokens' order.
+    after: TokenValue,
 }
 
 /// What one call shows.
@@ -26,7 +35,8 @@ pub(super) struct Step {
 }
 
 impl Cursor {
-    /// From its public form `<scan>.<token in hex>`, with `.<shard>` behind it where that is not the first.
+    /// From its public form: `<scan>.`, `<till>-<token in hex>` where a step was cut, and `.<shard>` where that is
+    /// not the first.
     pub fn parse(text: Option<&str>) -> Result<Self, Invalid> {
         let Some(text) = text else {
             return Ok(Self::default());
@@ -35,9 +45,9 @@ impl Cursor {
         let mut read = || {
             Some(Self {
                 scan: parts.next()?.parse().ok()?,
-                after: match parts.next()? {
+                shown: match parts.next()? {
                     "" => None,
-                    hex => Some(from_hex(hex)?),
+                    shown => Some(Shown::parse(shown)?),
                 },
                 shard: match parts.next() {
                     None => 0,
@@ -62,11 +72,24 @@ impl Cursor {
     }
 }
 
+impl Shown {
+    fn parse(text: &str) -> Option<Self> {
+        let (till, hex) = text.split_once('-')?;
+        Some(Self {
+            till: till.parse().ok()?,
+            after: from_hex(hex)?,
+        })
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.", self.scan)?;
-        let after = self.after.as_ref().map_or("", TokenValue::as_str);
-        after.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        if let Some(Shown { till, after }) = &self.shown {
+            write!(f, "{till}-")?;
+            let mut bytes = after.as_str().bytes();
+            bytes.try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        }
         match self.shard {
             0 => Ok(()),
             shard => write!(f, ".{shard}"),
@@ -96,8 +119,9 @@ pub(super) fn encode(
     shard.encode(&mut args);
     args.push(text_or_empty(state.map(State::as_str)));
     args.push(number(cursor.scan));
-    let after = cursor.after.as_ref().map(TokenValue::as_str);
-    args.push(text_or_empty(after));
+    let shown = cursor.shown.as_ref();
+    args.push(text_or_empty(shown.map(|shown| shown.after.as_str())));
+    args.push(shown.map_or(Value::from(""), |shown| number(shown.till)));
     args.push(number(limit as u64));
     args
 }
@@ -107,18 +131,21 @@ pub(super) fn decode(mut reply: Reply, shard: usize) -> Result<Option<Step>, Sto
     match reply.tag.as_str() {
         "stale" => Ok(None),
         "page" => {
-            let (scan, after) = (reply.text()?, reply.text()?);
+            let (scan, after, till) = (reply.text()?, reply.text()?, reply.text()?);
+            let read = |text: &str| text.parse().map_err(|_| protocol("a cursor", &"text"));
+            let shown = match after.as_str() {
+                "" => None,
+                after => Some(Shown {
+                    till: read(&till)?,
+                    after: TokenValue::parse(after).map_err(|_| protocol("a token", &"text"))?,
+                }),
+            };
             let next = match scan.as_str() {
                 "" => None,
                 scan => Some(Cursor {
                     shard,
-                    scan: scan.parse().map_err(|_| protocol("a cursor", &"text"))?,
-                    after: match after.as_str() {
-                        "" => None,
-                        after => Some(
-                            TokenValue::parse(after).map_err(|_| protocol("a token", &"text"))?,
-                        ),
-                    },
+                    scan: read(scan)?,
+                    shown,
                 }),
             };
             let tokens = reply.rest().map(|entry| {
@@ -142,13 +169,22 @@ mod tests {
     #[test]
     fn a_cursor_names_its_shard_but_for_the_first() {
         let parse = |text| Cursor::parse(Some(text));
-        for text in ["0.", "17.", "5.61", "5.61.2", "0..15"] {
+        for text in ["0.", "17.", "5.9-61", "5.9-61.2", "0..15"] {
             assert_eq!(parse(text).expect("a cursor").to_string(), text);
         }
-        assert_eq!(parse("5.61.2").expect("a cursor").shard, 2);
-        // As they were before there were shards.
-        assert_eq!(parse("5.61").expect("a cursor").shard, 0);
-        for text in ["", "5", "5.6", "5.61.", "5.61.-1", "5.61.2.3", "5.61.x"] {
+        assert_eq!(parse("5.9-61.2").expect("a cursor").shard, 2);
+        assert_eq!(parse("5.9-61").expect("a cursor").shard, 0);
+        for text in [
+            "",
+            "5",
+            "5.61",
+            "5.-61",
+            "5.9-6",
+            "5.9-61.",
+            "5.9-61.-1",
+            "5.9-61.2.3",
+            "5.9-61.x",
+        ] {
             assert_eq!(parse(text), Err(Cursor::unknown()), "{text}");
         }
     }

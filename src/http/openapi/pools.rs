@@ -117,7 +117,9 @@ fn tokens() -> Entry {
         "list_tokens",
         "List a pool's tokens, page by page",
     )
-    .describe("Who holds what. A token that changes meanwhile may be on two pages or on none.")
+    .describe(
+        "Who holds what. A token may be on two pages, and one that changes meanwhile on none.",
+    )
     .in_query::<State>("state", "Only tokens in this state.", "held")
     .in_query::<Text>("cursor", "From the page before; absent for the first.", "")
     .in_query::<PageLimit>("limit", "Most tokens on the page.", 100)
