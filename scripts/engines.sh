@@ -6,7 +6,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-FILTERS=(scripts:: model:: model_flows:: races:: races_flows:: pitfalls::)
+FILTERS=(raw:: consistency:: scripts:: model:: model_flows:: races:: races_flows:: pitfalls::)
 ENGINE_S_MAX=900 # one engine's tests take two minutes on two cores
 
 requirements=tests/engines/requirements.txt

@@ -1,4 +1,4 @@
--- dump: every key of one namespace at one moment, as it is. Test-only; runs by itself.
+-- dump: every key of one namespace on one primary at one moment, as it is. Test-only; runs by itself on each.
 -- ARGV[1]  pattern
 -- Answers: Redis's clock as scripts count it (the first whole ms after this moment), then {key, type, ttl ms or -1, content} of each key.
 

@@ -1,9 +1,10 @@
 //! Redis as it is: scripts called past the store, and all keys of a namespace at one moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fred::prelude::*;
-use fred::types::Value;
+use fred::types::config::Server;
+use fred::types::{ClusterHash, CustomCommand, Value};
 use tokend::token::PoolName;
 
 use crate::harness::Fixture;
@@ -180,15 +181,44 @@ impl Fixture {
         vec![prefix.clone(), format!("{prefix}:guard")]
     }
 
-    /// Redis's clock (ms), and every key of the namespace, all at one moment.
+    /// Redis's clock (ms), and every key of the namespace: those of one primary all at one moment. Of several
+    /// primaries the latest clock.
     pub async fn dump(&self) -> (u64, BTreeMap<String, Key>) {
+        if !self.redis.is_clustered() {
+            return self.dump_of(&self.redis).await;
+        }
+        let (mut latest, mut all) = (0, BTreeMap::new());
+        for primary in self.primaries().await {
+            let primary = self.redis.with_cluster_node(primary);
+            let (now, keys) = self.dump_of(&primary).await;
+            latest = latest.max(now);
+            all.extend(keys);
+        }
+        (latest, all)
+    }
+
+    /// The primaries of a Cluster.
+    async fn primaries(&self) -> BTreeSet<Server> {
+        let ask = CustomCommand::new_static("CLUSTER", ClusterHash::Random, false);
+        let slots: Value = self.redis.custom(ask, vec!["SLOTS"]).await.expect("slots");
+        let ranges = slots.into_array().into_iter().map(Value::into_array);
+        // The first and the last slot, then who has them: the primary before its replicas.
+        let primaries = ranges.map(|range| {
+            let primary = range[2].clone().into_array();
+            let port = primary[1]
+                .as_u64()
+                .and_then(|port| u16::try_from(port).ok());
+            let host = primary[0].as_string().expect("a host");
+            Server::new(host, port.expect("a port"))
+        });
+        primaries.collect()
+    }
+
+    async fn dump_of(&self, primary: &impl ClientLike) -> (u64, BTreeMap<String, Key>) {
         let pattern = format!("{}:1:*", self.config.key_prefix);
-        let none: Vec<String> = Vec::new();
-        let answer: Value = self
-            .redis
-            .eval(include_str!("dump.lua"), none, vec![pattern])
-            .await
-            .expect("dump");
+        let eval = CustomCommand::new_static("EVAL", ClusterHash::Random, false);
+        let args = vec![include_str!("dump.lua"), "0", &pattern];
+        let answer: Value = primary.custom(eval, args).await.expect("dump");
         let mut values = answer.into_array().into_iter();
         let now = values.next().and_then(|now| now.as_u64()).expect("a clock");
         let keys = values.map(|entry| {
@@ -212,4 +242,22 @@ impl Fixture {
         let names = lasting.map(|(name, _)| name);
         names.filter(|name| !name.ends_with(":replicas")).collect()
     }
+}
+
+#[tokio::test]
+async fn a_dump_has_the_keys_of_every_primary() {
+    let f = Fixture::new().await;
+    let name = |n: usize| format!("{}:1:spread-{n}", f.config.key_prefix);
+    // Without a hash tag each has a slot of its own: three primaries all get some.
+    let spread: BTreeSet<String> = (0..100).map(name).collect();
+    for key in &spread {
+        let set: Result<(), _> = f.redis.set(key, "1", None, None, false).await;
+        set.expect("set");
+    }
+    let (_, keys) = f.dump().await;
+    let missing: Vec<_> = spread
+        .iter()
+        .filter(|key| !keys.contains_key(*key))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
