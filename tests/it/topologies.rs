@@ -1,6 +1,8 @@
 //! The topologies that other tests stand on do what they say: they lose a primary and get another.
 
-use crate::harness::{Cluster, OwnRedis, Sentinel, eventually, skip};
+use std::path::Path;
+
+use crate::harness::{Cluster, OwnRedis, Sentinel, eventually, signal, skip};
 
 #[tokio::test]
 async fn sentinels_replace_a_primary_that_is_killed_and_take_it_back_as_a_replica() {
@@ -89,7 +91,24 @@ async fn a_server_ends_with_the_one_who_started_it() {
     redis.pause().await; // even so
     drop(redis);
     eventually("it is gone", async || {
-        !std::path::Path::new(&format!("/proc/{pid}")).exists() && !dir.exists()
+        !Path::new(&format!("/proc/{pid}")).exists() && !dir.exists()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_server_ends_with_its_owner_whatever_its_shell_was_told() {
+    let Some(server) = OwnRedis::start(&[]).await else {
+        return skip("a_server_ends_with_its_owner", "no redis-server");
+    };
+    let pid = server.pid().await;
+    for name in ["TERM", "INT", "HUP", "QUIT"] {
+        signal(server.shell_pid(), name);
+    }
+    drop(server);
+    let gone = !Path::new(&format!("/proc/{pid}")).exists();
+    if !gone {
+        signal(pid, "KILL"); // nobody else would
+    }
+    assert!(gone, "it was left behind");
 }

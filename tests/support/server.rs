@@ -114,6 +114,11 @@ impl OwnRedis {
         .await
     }
 
+    /// The process id of the shell that ends the server with us.
+    pub fn shell_pid(&self) -> u32 {
+        self.shell.id()
+    }
+
     /// Stops it in its tracks: it keeps its connections and answers nothing.
     pub async fn pause(&self) {
         signal(self.pid().await, "STOP");
@@ -187,9 +192,11 @@ fn server(program: &str, port: u16, dir: &Path, args: &[&str]) -> Vec<String> {
     all.into_iter().map(str::to_owned).collect()
 }
 
-/// Its shell ends it when our end of the pipe closes, which it does however we end, and removes what it left.
+/// Its shell ends it when our end of the pipe closes, which it does however we end, and removes what it left. What
+/// ends us with our whole process group, as Ctrl-C does, must not end the shell before that.
 fn run(dir: &Path, command: &[String]) -> Child {
-    let script = r#""$@" >"$0/log" 2>&1 & pid=$!; read -r _; kill -9 $pid; wait $pid; rm -rf "$0""#;
+    let script = r#"trap '' TERM INT HUP QUIT
+        "$@" >"$0/log" 2>&1 & pid=$!; read -r _; kill -9 $pid; wait $pid; rm -rf "$0""#;
     Command::new("sh")
         .args(["-c", script])
         .arg(dir)
