@@ -39,6 +39,11 @@ impl Fixture {
             .collect()
     }
 
+    /// A ms that is over for the scripts: `now_ms` is the one behind that which runs.
+    async fn past_ms(&self) -> u64 {
+        self.now_ms().await - 2
+    }
+
     /// Writes until when a replica is alive.
     async fn alive_until(&self, replica: &str, at_ms: u64) {
         let entry = (at_ms as f64, replica);
@@ -76,7 +81,7 @@ async fn one_that_says_nothing_for_too_long_is_dropped_and_may_come_back() {
     let f = quiet().await;
     f.beat("a", false).await;
     f.beat("b", false).await;
-    f.alive_until("a", f.now_ms().await - 1).await;
+    f.alive_until("a", f.past_ms().await).await;
     assert_eq!(f.beat("b", false).await, names(&["b"]));
     assert_eq!(f.replicas().await, names(&["b"]));
     assert_eq!(f.beat("a", false).await, names(&["a", "b"]));
@@ -107,7 +112,7 @@ async fn one_that_leaves_is_gone_at_once() {
 #[tokio::test]
 async fn any_number_of_dead_ones_is_dropped() {
     let f = quiet().await;
-    let past = (f.now_ms().await - 1) as f64;
+    let past = f.past_ms().await as f64;
     let dead: Vec<_> = (0..2_500).map(|n| (past, format!("dead-{n}"))).collect();
     let _: () = f
         .redis
