@@ -69,9 +69,19 @@ impl RedisUrl {
             url.check_query()?;
         }
         crate::store::check_url(text).map_err(|why| {
+            let rest = match *scheme {
+                "redis+unix://" => "user:password@localhost/path/to/socket",
+                scheme if scheme.contains("-sentinel") => {
+                    "user:password@host:26379/0?sentinelServiceName=NAME&node=host2:26379"
+                }
+                scheme if scheme.contains("-cluster") => {
+                    "user:password@host:6379?node=host2:6379"
+                }
+                _ => "user:password@host:6379/0",
+            };
             format!(
-                "must be a URL, which this is not ({why}): {scheme}user:password@host:6379/0; in the password % is \
-                 %25, @ is %40, / is %2F, # is %23, : is %3A"
+                "must be a URL, which this is not ({why}): {scheme}{rest}; in the password % is %25, @ is %40, \
+                 / is %2F, # is %23, : is %3A"
             )
         })?;
         Ok(url)

@@ -83,7 +83,7 @@ fn readyz(store: Readiness, shutting_down: bool) -> Result<HttpResponse, Problem
             ..
         } => "this replica is shutting down",
         Checks { redis: false, .. } => "Redis does not answer",
-        Checks { scripts: false, .. } => "the scripts are not loaded or the layout disagrees",
+        Checks { scripts: false, .. } => "this Redis can't be used yet; the log says why",
         _ => {
             return Ok(HttpResponse::Ok().json(Ready {
                 status: "ready",

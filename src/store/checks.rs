@@ -4,6 +4,7 @@
 //! in [`judge`], a case in the tests.
 
 mod facts;
+mod placed;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,7 +15,8 @@ use fred::interfaces::HashesInterface;
 use tracing::{error, warn};
 
 use self::facts::{Facts, ReplicaClock};
-use super::keys::slot_of;
+use self::placed::{cluster, layout};
+use super::keys::{Partition, slot_of};
 use super::redis::Node;
 use super::{Durability, Inner};
 
@@ -104,9 +106,15 @@ pub(super) async fn look_at(inner: &Inner, node: &Arc<Node>) -> Result<Diagnosis
         let mut facts = facts::read(primary).await?;
         facts::ask_replicas(primary, &mut facts).await;
         let mut findings = judge(&facts, inner.config.durability);
+        let tagged = inner.keys.partitions.iter();
+        let tags: Vec<_> = tagged.map(Partition::tag).collect();
+        findings.extend(cluster(&facts, node.of_cluster, inner.redis.uncovered()));
         if inner.redis.owns(node, slot_of(&inner.keys.layout)) {
             let theirs = primary.hget(inner.keys.layout.as_str(), "partitions");
-            findings.push(layout(theirs.await?, inner.config.partitions));
+            findings.push(match theirs.await {
+                Ok(theirs) => layout(theirs, inner.config.partitions, &tags),
+                Err(error) => Finding::new("layout", Grade::Fail, error.to_string()),
+            });
         }
         Ok(Diagnosis {
             server: node.to_string(),
@@ -180,20 +188,6 @@ fn refused(facts: &Facts, starting: bool) -> Option<Finding> {
     let checks = [Some(version(facts)), starting.then(|| eviction(facts))];
     let mut checks = checks.into_iter().flatten();
     checks.find(|it| it.grade == Grade::Fail)
-}
-
-/// The number of partitions that the data set was made with, and ours.
-pub(super) fn layout(theirs: Option<u32>, ours: u32) -> Finding {
-    match theirs {
-        None => Finding::new("layout", Grade::Info, "nothing of tokend is there yet"),
-        Some(theirs) if theirs == ours => {
-            Finding::new("layout", Grade::Ok, format!("{ours} partitions"))
-        }
-        Some(theirs) => {
-            let found = format!("PARTITIONS is {ours}, the data set was made with {theirs}");
-            Finding::new("layout", Grade::Fail, found).mend(format!("set PARTITIONS={theirs}"))
-        }
-    }
 }
 
 fn unknown(check: &'static str, what: &str) -> Finding {

@@ -22,16 +22,20 @@ use super::register::Entry;
 use super::room::Room;
 use super::shard::{Place, Shard};
 use super::walk::{REMADE_MAX, first_shard, remade, worse};
-use super::{Inner, ROUNDS_MS_MAX, count};
+use super::{Inner, count};
 use crate::token::{GenerateOutcome, PoolName, StoreError, TokenValue};
 
 /// When a reservation lapses: far longer than a call lives.
 const RESERVED_MS: u64 = 10_000;
 /// The same under a key: longer than its decision is found, two windows of 10 minutes at most.
 const RESERVED_KEYED_MS: u64 = 21 * 60_000;
-/// Pause before what others have reserved is looked at again. By chance, so that two who stand in each other's
-/// way do not go on doing so.
+/// Pause before what others have reserved is looked at again. By chance, and longer each time, so that those who
+/// stand in each other's way do not go on doing so.
 const CONTESTED_MS: std::ops::Range<u64> = 5..50;
+/// How often the pause doubles.
+const DOUBLES_MAX: u32 = 3;
+/// Longest that it is looked at again before the pool counts as full.
+const CONTESTED_MS_MAX: u64 = 1_200;
 
 impl Inner {
     /// Adds tokens; the caller has the time limit.
@@ -100,7 +104,8 @@ impl Fill<'_> {
     }
 
     async fn over_all(&self) -> Result<Option<GenerateOutcome>, StoreError> {
-        let until = Instant::now() + Duration::from_millis(ROUNDS_MS_MAX);
+        let until = Instant::now() + Duration::from_millis(CONTESTED_MS_MAX);
+        let mut doubled = 0;
         if let Some(done) = self.in_one_shard().await? {
             return Ok(Some(done));
         }
@@ -130,7 +135,8 @@ impl Fill<'_> {
                     Look::Remade => Ok(None),
                 };
             }
-            let pause = rand::random_range(CONTESTED_MS);
+            let pause = rand::random_range(CONTESTED_MS) << doubled;
+            doubled = DOUBLES_MAX.min(doubled + 1);
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     }

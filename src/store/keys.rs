@@ -26,6 +26,14 @@ pub(super) struct Partition {
     pub wakes: String,
 }
 
+impl Partition {
+    /// The hash tag, braces and all.
+    pub fn tag(&self) -> &str {
+        let start = self.prefix.rfind('{').unwrap_or(0);
+        &self.prefix[start..]
+    }
+}
+
 /// The slot of any key.
 pub(super) fn slot_of(key: &str) -> u16 {
     redis_keyslot(key.as_bytes())

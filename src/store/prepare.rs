@@ -274,13 +274,13 @@ fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
 
 /// What keeps us from Redis, told once and then now and again while it goes on.
 #[derive(Default)]
-struct Reason {
+pub(super) struct Reason {
     told: String,
     at: Option<Instant>,
 }
 
 impl Reason {
-    fn is_new(&mut self, reason: &str) -> bool {
+    pub fn is_new(&mut self, reason: &str) -> bool {
         let new = self.told != reason || self.at.is_none_or(|at| at.elapsed() >= WARN_AGAIN);
         if new {
             reason.clone_into(&mut self.told);
@@ -305,7 +305,6 @@ fn warn_of_errors(node: Arc<Node>) {
             match error {
                 Ok((error, _)) => {
                     let error = error.to_string();
-                    node.note_error(&error);
                     if reason.is_new(&error) {
                         warn!(%node, "Redis: {error}");
                     }

@@ -95,9 +95,7 @@ impl Store {
             Ok(Ok(())) => return Ok(store),
             Ok(Err(why)) => why,
             Err(_) => {
-                let node = store.inner.redis.owner(slot);
-                let why = node.and_then(|node| node.last_error());
-                let why = why.unwrap_or_else(|| "no answer".to_owned());
+                let why = store.inner.redis.why_away();
                 StartError(format!("Redis is away: {why}"))
             }
         };
@@ -124,9 +122,12 @@ impl Store {
                 .map(|(found, node)| found.unwrap_or_else(|why| checks::away(node, &why)))
                 .collect());
         }
-        let why = nodes.iter().find_map(|node| node.last_error());
-        let why = why.or_else(|| found.into_iter().find_map(Result::err));
-        let why = why.unwrap_or_else(|| "no answer".to_owned());
+        let of_looks = found.into_iter().find_map(Result::err);
+        let why = match of_looks {
+            // It was there, and refused what it was asked.
+            Some(why) if nodes.iter().any(|node| node.last_error().is_none()) => why,
+            _ => store.inner.redis.why_away(),
+        };
         Err(StartError(format!("Redis is away: {why}")))
     }
 }

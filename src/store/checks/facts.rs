@@ -22,6 +22,10 @@ pub(super) struct Facts {
     pub version: Option<String>,
     /// `master` or `slave`.
     pub role: Option<String>,
+    /// Whether it is a node of a Cluster.
+    pub clustered: bool,
+    /// `cluster-require-full-coverage`.
+    pub full_coverage: Option<String>,
     /// Bytes; 0: no limit.
     pub maxmemory: Option<u64>,
     pub maxmemory_policy: Option<String>,
@@ -55,6 +59,9 @@ pub(super) async fn read(primary: &Client) -> Result<Facts, Error> {
     facts.notify = setting(primary, "notify-keyspace-events").await;
     let required = setting(primary, "min-replicas-to-write").await;
     facts.min_replicas_to_write = required.and_then(|number| number.parse().ok());
+    if facts.clustered {
+        facts.full_coverage = setting(primary, "cluster-require-full-coverage").await;
+    }
     facts.clock_bounds_ms = clock_bounds(primary).await;
     Ok(facts)
 }
@@ -84,6 +91,7 @@ impl Facts {
         Self {
             version: text("redis_version"),
             role: text("role"),
+            clustered: text("cluster_enabled").is_some_and(|on| on == "1"),
             maxmemory: number("maxmemory"),
             maxmemory_policy: text("maxmemory_policy"),
             append_only: text("aof_enabled").map(|on| on == "1"),

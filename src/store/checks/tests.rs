@@ -8,6 +8,8 @@ const REPLICATED: Durability = Durability::Replicated {
 /// A Redis as it should be.
 fn good() -> Facts {
     Facts {
+        clustered: false,
+        full_coverage: None,
         version: Some("7.0.15".to_owned()),
         role: Some("master".to_owned()),
         maxmemory: Some(0),
@@ -204,9 +206,27 @@ fn the_log_is_told_once_of_each_thing_on_each_server() {
 
 #[test]
 fn a_data_set_of_another_number_of_partitions_fails() {
-    assert_eq!(layout(None, 16).grade, Grade::Info);
-    assert_eq!(layout(Some(16), 16).grade, Grade::Ok);
-    let other = layout(Some(8), 16);
+    assert_eq!(layout(None, 16, &[]).grade, Grade::Info);
+    assert_eq!(layout(Some(16), 16, &["{p0}"]).grade, Grade::Ok);
+    let other = layout(Some(8), 16, &[]);
     assert_eq!(other.grade, Grade::Fail);
     assert!(other.to_string().contains("PARTITIONS=8"), "{other}");
+}
+
+#[test]
+fn a_cluster_is_asked_as_one_covers_its_slots_and_goes_on_where_it_can() {
+    let alone = good();
+    assert_eq!(cluster(&alone, false, 0), None);
+    let of_cluster = |coverage: &str| Facts {
+        clustered: true,
+        full_coverage: Some(coverage.to_owned()),
+        ..good()
+    };
+    let grade = |coverage, as_one, uncovered| {
+        cluster(&of_cluster(coverage), as_one, uncovered).map(|it| it.grade)
+    };
+    assert_eq!(grade("no", true, 0), Some(Grade::Ok));
+    assert_eq!(grade("yes", true, 0), Some(Grade::Warn));
+    assert_eq!(grade("no", true, 1), Some(Grade::Fail));
+    assert_eq!(grade("no", false, 0), Some(Grade::Fail));
 }

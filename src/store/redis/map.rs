@@ -7,17 +7,20 @@ use fred::clients::Client;
 use fred::interfaces::ClientLike;
 use fred::types::config::Server;
 use rand::RngExt;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::Redis;
 use super::node::{self, Node, end_of};
 use super::topology::{Deployment, View, config_for, newest};
 use crate::store::keys::SLOTS;
+use crate::store::prepare::Reason;
 
 /// How often to ask for the topology while nothing is wrong.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Shortest pause between two looks while something is.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// Until then it is no news that somebody could not be asked: connections are being made.
+const SETTLED: Duration = Duration::from_secs(1);
 /// For how long it is that short. What takes longer than a failover is not found sooner by asking more.
 const LOOK_HARD: Duration = Duration::from_secs(30);
 
@@ -67,6 +70,7 @@ impl Redis {
             }
         }
         let mut well_at = Instant::now();
+        let mut reason = Reason::default();
         while !self.stopping() {
             let map = self.map();
             let well = !map.nodes.is_empty() && map.nodes.iter().all(|node| node.is_usable());
@@ -78,8 +82,12 @@ impl Redis {
                 let one = rand::rng().random_range(0..connected.len().max(1));
                 connected = connected.into_iter().skip(one).take(1).collect();
             }
-            let views = deployment.ask(&self.config, &connected).await;
-            if let Some(view) = newest(views) {
+            let told = deployment.ask(&self.config, &connected).await;
+            let (views, failures): (Vec<_>, Vec<_>) = told.into_iter().partition(Result::is_ok);
+            if let Some(why) = failures.into_iter().find_map(Result::err) {
+                self.note_unknown(why, views.is_empty() && self.age() >= SETTLED, &mut reason);
+            }
+            if let Some(view) = newest(views.into_iter().flatten().collect()) {
                 deployment.remember(&view);
                 // An older view than the one that is known: the one asked may be cut off. All are asked next.
                 if view.epoch < map.epoch && well {
@@ -101,6 +109,24 @@ impl Redis {
                 node::quit(client).await;
             }
         }
+    }
+
+    /// Why the primaries are not known, or not for sure.
+    fn note_unknown(&self, why: String, nobody_knows: bool, reason: &mut Reason) {
+        if nobody_knows && reason.is_new(&why) {
+            warn!("nobody tells who Redis's primaries are: {why}");
+        }
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        *unknown = Some(why);
+    }
+
+    /// How many slots no primary is known for.
+    pub fn uncovered(&self) -> usize {
+        self.map()
+            .owners
+            .iter()
+            .filter(|owner| owner.is_none())
+            .count()
     }
 
     /// Makes the map what the view says. Primaries that are known keep their connections.

@@ -82,6 +82,8 @@ pub(super) struct Redis {
     /// Where new primaries are announced, and the end of that which the store takes.
     announce: mpsc::UnboundedSender<Arc<Node>>,
     announced: Mutex<Option<mpsc::UnboundedReceiver<Arc<Node>>>>,
+    /// Why the primaries are not known.
+    unknown: Mutex<Option<String>>,
 }
 
 impl Redis {
@@ -110,6 +112,7 @@ impl Redis {
             look: Arc::new(Notify::new()),
             announce,
             announced: Mutex::new(Some(announced)),
+            unknown: Mutex::default(),
         });
         if let Deployment::Single = deployment {
             let look = redis.look.clone();
@@ -128,6 +131,15 @@ impl Redis {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         announced.take()
+    }
+
+    /// What keeps us from Redis, for whoever gives up: what a primary's connection says, or who could not be asked for
+    /// the primaries.
+    pub fn why_away(&self) -> String {
+        let of_node = self.nodes().iter().find_map(|node| node.last_error());
+        let unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = of_node.or_else(|| unknown.clone());
+        why.unwrap_or_else(|| "no answer".to_owned())
     }
 
     /// The primaries that are known now.

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fred::clients::{Client, SubscriberClient};
-use fred::interfaces::ClientLike;
+use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::config::{Config, ReconnectPolicy, ServerConfig, UnresponsiveConfig};
 use fred::types::{Builder, config::Server};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
@@ -136,6 +137,7 @@ impl Node {
             keep_connected(commits.client().clone(), node.ended.subscribe());
         }
         tokio::spawn(node.clone().keep_probed());
+        tokio::spawn(node.clone().note_errors());
         Ok(node)
     }
 
@@ -252,6 +254,23 @@ impl Node {
                 }
                 self.look.notify_one();
                 tokio::time::sleep(PROBE_PAUSE).await;
+            }
+        }
+    }
+
+    /// Keeps what the connection said last, such as that the password is wrong.
+    async fn note_errors(self: Arc<Self>) {
+        let mut errors = self.client.error_rx();
+        let mut ended = self.ended.subscribe();
+        loop {
+            let error = tokio::select! {
+                error = errors.recv() => error,
+                () = end_of(&mut ended) => return,
+            };
+            match error {
+                Ok((error, _)) => self.note_error(&error.to_string()),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
             }
         }
     }

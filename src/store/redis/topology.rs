@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fred::clients::Client;
-use fred::error::Error;
+use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike;
 use fred::types::Value;
 use fred::types::config::{Config, Server, ServerConfig};
@@ -83,25 +83,26 @@ impl Deployment {
     }
 
     /// What those know that can be asked; `nodes` are the clients of the primaries that are known.
-    pub async fn ask(&self, config: &Config, nodes: &[Client]) -> Vec<View> {
+    pub async fn ask(&self, config: &Config, nodes: &[Client]) -> Vec<Asked> {
         match self {
             Self::Single => Vec::new(),
             Self::Sentinel { clients, name } => {
                 let asked = clients
                     .iter()
-                    .map(|client| within(ask_sentinel(client, name)));
-                join_all(asked).await.into_iter().flatten().collect()
+                    .map(|client| within(client, ask_sentinel(client, name)));
+                join_all(asked).await
             }
             Self::Cluster { seeds } => {
                 let tls = config.tls.is_some();
-                let asked = nodes.iter().map(|client| within(ask_cluster(client, tls)));
-                let views: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
-                if views.iter().any(|view| view.sound) {
-                    return views;
+                let asked = nodes
+                    .iter()
+                    .map(|client| within(client, ask_cluster(client, tls)));
+                let told = join_all(asked).await;
+                if told.iter().flatten().any(|view| view.sound) {
+                    return told;
                 }
                 let asked = seeds.iter().map(|seed| ask_seed(config, seed, tls));
-                let more = join_all(asked).await.into_iter().flatten();
-                views.into_iter().chain(more).collect()
+                told.into_iter().chain(join_all(asked).await).collect()
             }
         }
     }
@@ -118,6 +119,9 @@ impl Deployment {
     }
 }
 
+/// What one knows, or why it could not say.
+pub(super) type Asked = Result<View, String>;
+
 /// Most servers remembered to ask for the topology: as many as a large cluster has.
 const SEEDS_MAX: usize = 1_000;
 
@@ -129,24 +133,26 @@ pub(super) fn newest(views: Vec<View>) -> Option<View> {
         .max_by_key(|view| (view.sound, view.epoch))
 }
 
-async fn within(asked: impl Future<Output = Result<Option<View>, Error>>) -> Option<View> {
+async fn within(whom: &Client, asked: impl Future<Output = Result<Option<View>, Error>>) -> Asked {
     let limit = Duration::from_millis(ASK_MS_MAX);
-    match tokio::time::timeout(limit, asked).await {
-        Ok(Ok(view)) => view,
-        Ok(Err(error)) => {
-            debug!(%error, "asking for the topology");
-            None
-        }
-        Err(_) => None,
-    }
+    let why = match tokio::time::timeout(limit, asked).await {
+        Ok(Ok(Some(view))) => return Ok(view),
+        Ok(Ok(None)) => "an answer of another form".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no answer in time".to_owned(),
+    };
+    let server = whom.client_config().server.hosts().into_iter().next();
+    let server = server.map_or_else(String::new, |server| server.to_string());
+    debug!(server, why, "asking for the topology");
+    Err(format!("{server}: {why}"))
 }
 
 /// A connection for one question: where no primary that is known can be asked.
-async fn ask_seed(config: &Config, seed: &Server, tls: bool) -> Option<View> {
+async fn ask_seed(config: &Config, seed: &Server, tls: bool) -> Asked {
     let mut config = config_for(config, seed.clone());
     config.fail_fast = true;
-    let client = builder(config).build().ok()?;
-    let view = within(async {
+    let client = builder(config).build().map_err(|error| error.to_string())?;
+    let view = within(&client, async {
         let connection = client.connect();
         client.wait_for_connect().await?;
         let view = ask_cluster(&client, tls).await;
@@ -160,7 +166,7 @@ async fn ask_seed(config: &Config, seed: &Server, tls: bool) -> Option<View> {
 
 async fn ask_sentinel(client: &Client, name: &str) -> Result<Option<View>, Error> {
     if !client.is_connected() {
-        return Ok(None);
+        return Err(Error::new(ErrorKind::IO, "not connected"));
     }
     let master: Value = client
         .custom(fred::cmd!("SENTINEL"), vec!["MASTER", name])
@@ -176,7 +182,7 @@ async fn ask_sentinel(client: &Client, name: &str) -> Result<Option<View>, Error
 
 async fn ask_cluster(client: &Client, tls: bool) -> Result<Option<View>, Error> {
     if !client.is_connected() {
-        return Ok(None);
+        return Err(Error::new(ErrorKind::IO, "not connected"));
     }
     let info: String = client.custom(fred::cmd!("CLUSTER"), vec!["INFO"]).await?;
     let slots: Value = client.custom(fred::cmd!("CLUSTER"), vec!["SLOTS"]).await?;

@@ -215,3 +215,47 @@ async fn serve_warns_of_it_once_and_serves() {
     };
     eventually("it warns", async || warned() == 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_a_cluster_and_slots_without_a_primary_are_found() {
+    let args = [GOOD, &["--cluster-enabled", "yes"]].concat();
+    let Some(node) = own_redis("clusters", &args).await else {
+        return;
+    };
+    let slots = ["CLUSTER", "ADDSLOTSRANGE", "0", "16000"];
+    node.command(&slots).await.expect("slots");
+    let (code, found) = findings(&node.url, &[]);
+    assert_eq!((code, found["cluster"][0].as_str()), (Some(1), "fail"));
+    assert!(
+        found["cluster"][2].contains("redis-cluster://"),
+        "{found:?}"
+    );
+    let as_one = node.url.replace("redis://", "redis-cluster://");
+    let (code, found) = findings(&as_one, &[]);
+    assert_eq!((code, found["cluster"][0].as_str()), (Some(1), "fail"));
+    assert!(found["cluster"][1].contains("383 slots"), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_it_from_redis_is_told() {
+    let Some(redis) = own_redis("why away", &["--requirepass", "opensesame"]).await else {
+        return;
+    };
+    let wrong = redis.url.replace("redis://", "redis://:guess@");
+    let told = doctor(&wrong, &[], &[]);
+    assert_eq!(told.code, Some(69), "{}", told.stderr);
+    assert!(told.stderr.contains("WRONGPASS"), "{}", told.stderr);
+    // No Sentinel, and no Cluster.
+    let Some(redis) = own_redis("why away", &[]).await else {
+        return;
+    };
+    let port = redis.port;
+    let sentinel = format!("redis-sentinel://127.0.0.1:{port}?sentinelServiceName=main");
+    let told = doctor(&sentinel, &[], &[]).stderr;
+    assert!(told.contains("unknown command"), "{told}");
+    let cluster = format!("redis-cluster://127.0.0.1:{port}");
+    let told = doctor(&cluster, &[], &[]).stderr;
+    assert!(told.contains("cluster support disabled"), "{told}");
+    let nobody = doctor("redis-cluster://127.0.0.1:1", &[], &[]).stderr;
+    assert!(nobody.contains("refused"), "{nobody}");
+}

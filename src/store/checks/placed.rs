@@ -1,0 +1,47 @@
+//! Where the data lies: whether partitions and slots are where they are looked for.
+
+use super::facts::Facts;
+use super::{Finding, Grade};
+
+/// The number of partitions that the data set was made with, and ours.
+pub(super) fn layout(theirs: Option<u32>, ours: u32, tags: &[&str]) -> Finding {
+    match theirs {
+        None => Finding::new("layout", Grade::Info, "nothing of tokend is there yet"),
+        Some(theirs) if theirs == ours => {
+            let found = format!("{ours} partitions: {}", tags.join(" "));
+            Finding::new("layout", Grade::Ok, found)
+        }
+        Some(theirs) => {
+            let found = format!("PARTITIONS is {ours}, the data set was made with {theirs}");
+            Finding::new("layout", Grade::Fail, found).mend(format!("set PARTITIONS={theirs}"))
+        }
+    }
+}
+
+/// A Cluster is asked as one, has an owner for each slot, and goes on where it can.
+pub(super) fn cluster(facts: &Facts, as_one: bool, uncovered: usize) -> Option<Finding> {
+    let found = |grade, found: &str| Finding::new("cluster", grade, found);
+    if !facts.clustered {
+        return None;
+    }
+    Some(if !as_one {
+        found(
+            Grade::Fail,
+            "a node of a Redis Cluster, taken for a single Redis",
+        )
+        .mend("write redis-cluster:// in REDIS_URL")
+    } else if uncovered > 0 {
+        found(Grade::Fail, &format!("{uncovered} slots have no primary"))
+            .mend("redis-cli --cluster fix HOST:PORT")
+    } else if facts.full_coverage.as_deref() == Some("yes") {
+        found(
+            Grade::Warn,
+            "while one primary is away, all refuse everything",
+        )
+        .mend(
+            "CONFIG SET cluster-require-full-coverage no on each node, and the same in redis.conf",
+        )
+    } else {
+        found(Grade::Ok, "each slot has a primary")
+    })
+}
