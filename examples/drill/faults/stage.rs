@@ -71,8 +71,8 @@ impl Place {
 /// How one replica is started.
 #[derive(Debug, Clone, Default)]
 pub struct Replica {
-    /// In front of it, such as what makes its clock wrong.
-    pub under: Vec<&'static str>,
+    /// Besides the stage's, such as what makes its clock wrong.
+    pub env: Vec<(&'static str, String)>,
     /// Instead of the place's.
     pub redis_url: Option<String>,
 }
@@ -139,22 +139,15 @@ impl Stage {
     pub fn start(&self, n: usize) -> Process {
         let how = &self.how[n];
         let url = how.redis_url.clone().unwrap_or_else(|| self.place.url());
-        let program = process::program();
-        let mut command = match how.under.split_first() {
-            None => Command::new(&program),
-            Some((first, rest)) => {
-                let mut command = Command::new(first);
-                command.args(rest).arg(&program);
-                command
-            }
-        };
+        let mut command = Command::new(process::program());
         command
             .arg("serve")
             .env("HOST", "127.0.0.1")
             .env("PORT", self.ports[n].to_string())
             .env("LOG_LEVEL", "error")
             .env("REDIS_URL", url)
-            .envs(self.env.iter().map(|(name, value)| (name, value)));
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .envs(how.env.iter().map(|(name, value)| (*name, value)));
         Process::start(&mut command)
     }
 
