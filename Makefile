@@ -2,15 +2,19 @@
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help run test check check-engines audit drill formal fuzz fuzz-api fmt setup
+.PHONY: help run test check check-engines audit sbom drill formal fuzz fuzz-api fmt setup
 
-# A released version, so that a check that passed today passes tomorrow. Built once (3 minutes on two
-# cores), kept in target/tools.
+# Released versions, so that a check that passed today passes tomorrow. Each is built once, when it is first needed (1 to
+# 3 minutes on two cores), and kept in target/tools.
 CARGO_DENY_VERSION := 0.20.2
-TOOLS := target/tools
+CARGO_MACHETE_VERSION := 0.9.2
+CARGO_CYCLONEDX_VERSION := 0.5.9
 CARGO_FUZZ_VERSION := 0.13.1
-CARGO_FUZZ := $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
+TOOLS := target/tools
 CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+CARGO_MACHETE := $(TOOLS)/cargo-machete-$(CARGO_MACHETE_VERSION)/bin/cargo-machete
+CARGO_CYCLONEDX := $(TOOLS)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)/bin/cargo-cyclonedx
+CARGO_FUZZ := $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)$$/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,11 +29,12 @@ test: ## Run all tests, and list those that were skipped
 	cargo test --locked --doc 2>&1 | tee -a target/test-output.txt
 	@scripts/skipped-tests.sh target/test-output.txt
 
-check: $(CARGO_DENY) ## All that CI checks: format, lints, documentation, dependencies, tests
+check: $(CARGO_DENY) $(CARGO_MACHETE) ## All that CI checks: format, lints, documentation, dependencies, tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	$(CARGO_DENY) --locked check licenses bans sources
+	$(CARGO_MACHETE) --skip-target-dir
 	$(MAKE) --no-print-directory test
 
 check-engines: ## Run the tests of all that acts on Redis on Redis 7, Valkey and Redis 8, alone and as a Cluster
@@ -41,6 +46,9 @@ audit: $(CARGO_DENY) ## Look for known vulnerabilities among the dependencies (n
 	else \
 		echo "audit: skipped, the advisory database could not be fetched"; \
 	fi
+
+sbom: $(CARGO_CYCLONEDX) ## Write the software bill of materials (CycloneDX) to target/tokend.cdx.json
+	@scripts/sbom.sh $(CARGO_CYCLONEDX) target/tokend.cdx.json
 
 drill: setup ## Kill, stall and flood real processes, and print the figures (25 minutes)
 	cargo build --release --locked --bins --example drill
@@ -68,12 +76,20 @@ fmt: ## Format the code
 setup:
 	@scripts/setup.sh
 
-$(CARGO_DENY):
-	cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked \
-		--root $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION) --target-dir $(TOOLS)/build
+# $(call install,NAME,VERSION): the binary of a crate into $(TOOLS)/NAME-VERSION
+define install
+	cargo install $(1) --version $(2) --locked --root $(TOOLS)/$(1)-$(2) --target-dir $(TOOLS)/build
 	rm -rf $(TOOLS)/build
+endef
+
+$(CARGO_DENY):
+	$(call install,cargo-deny,$(CARGO_DENY_VERSION))
+
+$(CARGO_MACHETE):
+	$(call install,cargo-machete,$(CARGO_MACHETE_VERSION))
+
+$(CARGO_CYCLONEDX):
+	$(call install,cargo-cyclonedx,$(CARGO_CYCLONEDX_VERSION))
 
 $(CARGO_FUZZ):
-	cargo install cargo-fuzz --version $(CARGO_FUZZ_VERSION) --locked \
-		--root $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ_VERSION) --target-dir $(TOOLS)/build
-	rm -rf $(TOOLS)/build
+	$(call install,cargo-fuzz,$(CARGO_FUZZ_VERSION))
