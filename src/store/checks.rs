@@ -110,7 +110,10 @@ pub(super) async fn look_at(inner: &Inner, node: &Arc<Node>) -> Result<Diagnosis
         let tags: Vec<_> = tagged.map(Partition::tag).collect();
         findings.extend(cluster(&facts, node.of_cluster, inner.redis.uncovered()));
         if inner.redis.owns(node, slot_of(&inner.keys.layout)) {
-            let theirs = primary.hget(inner.keys.layout.as_str(), "partitions");
+            let theirs = primary.hmget(
+                inner.keys.layout.as_str(),
+                vec!["partitions", "superseded_by"],
+            );
             findings.push(match theirs.await {
                 Ok(theirs) => layout(theirs, inner.config.partitions, &tags),
                 Err(error) => Finding::new("layout", Grade::Fail, error.to_string()),

@@ -6,7 +6,7 @@
 use fred::util::redis_keyslot;
 
 /// Version of the key schema. Another number is another data set.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 /// Slots of a Redis Cluster.
 pub(super) const SLOTS: u16 = 16_384;
 

@@ -24,6 +24,8 @@ const RETRY: Duration = Duration::from_millis(200);
 const CONNECTION_POLL: Duration = Duration::from_millis(10);
 /// Pause before a Redis that can't be used is looked at again.
 const REFUSED_RETRY: Duration = Duration::from_secs(5);
+/// How often a primary that is in use is asked whether the data set is still ours.
+const LAYOUT_LOOK: Duration = Duration::from_secs(5);
 /// A reason that goes on is told again after this long.
 const WARN_AGAIN: Duration = Duration::from_secs(30);
 
@@ -108,6 +110,7 @@ async fn keep_node_prepared(
                 tokio::select! {
                     connection = connections.recv() => if matches!(connection, Err(RecvError::Closed)) { return },
                     error = errors.recv() => if matches!(error, Err(RecvError::Closed)) { return },
+                    () = until_refused(inner, node) => {}
                     () = end_of(&mut end) => return,
                 }
                 // What comes back may be another Redis: nothing is sent until it has been looked at.
@@ -188,21 +191,27 @@ async fn check_server(node: &Node, starting: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Waits until the data set is none for us any more: it may move to another key schema while we run, and grants on
+/// both sides would overlap.
+async fn until_refused(inner: &Inner, node: &Arc<Node>) {
+    loop {
+        tokio::time::sleep(LAYOUT_LOOK).await;
+        let owned = inner.redis.owns(node, slot_of(&inner.keys.layout));
+        if owned && matches!(agree_on_layout(inner, node).await, Err(Failure::Refused(_))) {
+            return;
+        }
+    }
+}
+
 async fn agree_on_layout(inner: &Inner, node: &Node) -> Result<(), Failure> {
     let script = &inner.scripts.layout;
     let (keys, args) = layout::encode(inner);
     let called = call_on(node, script, keys, args).await;
     let (value, _) = called.map_err(|error| classify(script, &error))?;
-    let theirs = layout::decode(Answer::parse(value)?)?;
-    let ours = inner.keys.partitions.len() as u64;
-    if theirs != ours {
-        let told = format!(
-            "PARTITIONS is {ours}, but this data set was made with {theirs}: set PARTITIONS={theirs}, or \
-             another KEY_PREFIX for a new data set"
-        );
-        return Err(Failure::Refused(StartError(told)));
+    match layout::decode(Answer::parse(value)?)?.refusal(inner) {
+        Some(why) => Err(Failure::Refused(StartError(why))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Makes `default` and the flows' pools what this environment says, the first time; later only looks that

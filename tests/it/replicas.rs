@@ -1,6 +1,7 @@
 //! What one replica must know, or leave alone, of what another did.
 
 use fred::prelude::*;
+use tokend::store::Store;
 use tokend::token::*;
 
 use crate::harness::*;
@@ -56,4 +57,32 @@ async fn the_series_of_a_deleted_pool_go() {
     // The other one hears of it when it reads the registry.
     other.store.list_pools().await.expect("list");
     assert_eq!(series(&other), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_set_that_has_moved_to_another_key_schema_is_left_alone() {
+    let f = Fixture::new().await;
+    let p = f.filled("seats", policy(60, 0, 0), &["a", "b"]).await;
+    f.grant(&p).await;
+    let layout = format!("{}:1:layout", f.config.key_prefix);
+    let mark = ("superseded_by", 2);
+    let _: () = f.redis.hset(&layout, mark).await.expect("HSET");
+    let why = Store::start(f.config.clone(), f.metrics.clone())
+        .await
+        .err();
+    let why = why.expect("a new replica does not start").to_string();
+    assert!(why.contains("key schema 2"), "{why}");
+    // One that runs finds out by itself, and grants nothing more.
+    let refuses = async || !f.store.readiness().await.scripts;
+    eventually("the running replica is not ready", refuses).await;
+    let refused = f.store.assign(&p, any()).await.err();
+    assert!(
+        matches!(refused, Some(StoreError::Unavailable(_))),
+        "{refused:?}"
+    );
+    // An upgrade that is taken back.
+    let _: () = f.redis.hdel(&layout, "superseded_by").await.expect("HDEL");
+    let ready = async || f.store.readiness().await.scripts;
+    eventually("it goes on", ready).await;
+    f.grant(&p).await;
 }

@@ -2,5 +2,6 @@
 //! A test whose program can't be had here says so and is listed as skipped.
 
 mod process;
+mod restore;
 #[path = "../support/mod.rs"]
 mod support;

@@ -2,9 +2,18 @@
 
 use super::facts::Facts;
 use super::{Finding, Grade};
+use crate::store::keys::SCHEMA;
 
-/// The number of partitions that the data set was made with, and ours.
-pub(super) fn layout(theirs: Option<u32>, ours: u32, tags: &[&str]) -> Finding {
+/// The number of partitions that the data set was made with, and ours; and whether it has moved to another key schema.
+pub(super) fn layout(
+    (theirs, superseded_by): (Option<u32>, Option<u32>),
+    ours: u32,
+    tags: &[&str],
+) -> Finding {
+    if let Some(newer) = superseded_by {
+        let found = format!("moved to key schema {newer}; this tokend knows schema {SCHEMA}");
+        return Finding::new("layout", Grade::Fail, found).mend("run the newer tokend");
+    }
     match theirs {
         None => Finding::new("layout", Grade::Info, "nothing of tokend is there yet"),
         Some(theirs) if theirs == ours => {

@@ -206,11 +206,18 @@ fn the_log_is_told_once_of_each_thing_on_each_server() {
 
 #[test]
 fn a_data_set_of_another_number_of_partitions_fails() {
-    assert_eq!(layout(None, 16, &[]).grade, Grade::Info);
-    assert_eq!(layout(Some(16), 16, &["{p0}"]).grade, Grade::Ok);
-    let other = layout(Some(8), 16, &[]);
+    assert_eq!(layout((None, None), 16, &[]).grade, Grade::Info);
+    assert_eq!(layout((Some(16), None), 16, &["{p0}"]).grade, Grade::Ok);
+    let other = layout((Some(8), None), 16, &[]);
     assert_eq!(other.grade, Grade::Fail);
     assert!(other.to_string().contains("PARTITIONS=8"), "{other}");
+}
+
+#[test]
+fn a_data_set_that_has_moved_on_fails() {
+    let moved = layout((Some(16), Some(2)), 16, &["{p0}"]);
+    assert_eq!(moved.grade, Grade::Fail);
+    assert!(moved.to_string().contains("key schema 2"), "{moved}");
 }
 
 #[test]
