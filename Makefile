@@ -16,11 +16,14 @@ CARGO_MACHETE := $(TOOLS)/cargo-machete-$(CARGO_MACHETE_VERSION)/bin/cargo-mache
 CARGO_CYCLONEDX := $(TOOLS)/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 CARGO_FUZZ := $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 
+# The commit that is built, told by `tokend --version` and in the metrics; nothing where this is no git checkout.
+REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null)
+
 help: ## What can be made
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)$$/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: setup ## Start tokend with an embedded Redis, on http://127.0.0.1:3000 unless .env says otherwise
-	cargo run --release --locked -- serve
+	TOKEND_REVISION=$(REVISION) cargo run --release --locked -- serve
 
 test: ## Run all tests, and list those that were skipped
 	@scripts/setup.sh tests

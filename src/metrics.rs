@@ -7,6 +7,7 @@ use prometheus::{
 };
 
 use crate::token::StoreError;
+use crate::version::{REVISION, VERSION};
 
 /// Seconds from a deadline to the stored change. The objective is p99 ≤ 0.25.
 const RELEASE_LAG_BUCKETS: &[f64] = &[
@@ -92,10 +93,10 @@ impl Metrics {
         gauge(
             &registry,
             "tokend_build_info",
-            "1, labelled with the version of this build.",
-            &["version"],
+            "1, labelled with the version of this build and the commit that it was made from.",
+            &["version", "revision"],
         )
-        .with_label_values(&[env!("CARGO_PKG_VERSION")])
+        .with_label_values(&[VERSION, REVISION])
         .set(1);
         let r = &registry;
         Self {

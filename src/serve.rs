@@ -22,6 +22,7 @@ use crate::http::system::ShuttingDown;
 use crate::metrics::Metrics;
 use crate::server;
 use crate::store::Store;
+use crate::version::version;
 
 /// `EX_CONFIG` of sysexits.h: the configuration is wrong, starting again will not help.
 const EXIT_CONFIG: u8 = 78;
@@ -151,7 +152,7 @@ fn announce(config: &Config, address: std::net::SocketAddr) {
     };
     tracing::info!(
         "tokend {} serves http://{address} (Redis: {redis})",
-        env!("CARGO_PKG_VERSION")
+        version()
     );
     if std::io::stdout().is_terminal() {
         println!(

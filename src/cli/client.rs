@@ -16,6 +16,7 @@ pub use super::wire::{
     Added, Answer, AssignRequest, Grant, PolicyFields, Pool, Pools, TokenRequest, TokenState,
 };
 use crate::token::{IdempotencyKey, Invalid, PoolName};
+use crate::version::VERSION;
 
 /// A service that is up accepts at once; 2 s allow for one lost SYN.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,6 +24,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// An import call carries up to 1 MiB, perhaps over a slow line.
 const IMPORT_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Says which cryptography reqwest's TLS uses; it wants to know even where nothing is encrypted.
+pub(crate) fn install_tls() {
+    static TLS: Once = Once::new();
+    TLS.call_once(|| {
+        // An error means that a provider is installed already, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
 
 /// # Errors
 /// When it is no `http` or `https` URL with a host.
@@ -45,15 +55,11 @@ impl Client {
     /// When the TLS set-up of this machine is unusable.
     #[allow(clippy::needless_pass_by_value)] // The client keeps the URL, in another form.
     pub fn new(base: Url) -> Result<Self, Failure> {
-        static TLS: Once = Once::new();
-        TLS.call_once(|| {
-            // An error means that a provider is installed already, which serves as well.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        });
+        install_tls();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
-            .user_agent(concat!("tokend/", env!("CARGO_PKG_VERSION")))
+            .user_agent(format!("tokend/{VERSION}"))
             // A redirected POST would become a GET: say so instead of asking another question.
             .redirect(reqwest::redirect::Policy::none());
         if base.host_str().is_some_and(is_loopback) {
@@ -264,7 +270,7 @@ fn retry_after(response: &Response) -> Option<Duration> {
     value.trim().parse().ok().map(Duration::from_secs)
 }
 
-fn transport(error: &reqwest::Error) -> CallError {
+pub(crate) fn transport(error: &reqwest::Error) -> CallError {
     let why = root_cause(error);
     if error.is_connect() || error.is_builder() {
         CallError::NotSent(why)

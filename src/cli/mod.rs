@@ -31,7 +31,7 @@ use crate::token::PoolName;
 
 /// Hands out scarce tokens, each to at most one holder at a time, and takes them back.
 #[derive(Debug, Parser)]
-#[command(name = "tokend", version, after_help = EXIT_CODES)]
+#[command(name = "tokend", version = crate::version::version(), after_help = EXIT_CODES)]
 pub struct Cli {
     /// Where the service listens.
     // Its value may carry a password, so help does not repeat it.
@@ -76,6 +76,9 @@ pub enum Command {
     /// Look whether the Redis behind the service can keep what the service promises.
     #[command(after_help = DOCTOR_HELP)]
     Doctor,
+    /// Ask the service on this machine whether it is ready, by the HOST and PORT that it reads.
+    #[command(after_help = HEALTHCHECK_HELP)]
+    Healthcheck(HealthcheckArgs),
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -86,6 +89,12 @@ be better stands the line that mends it.
 
 Exit codes: 0 all is well, or warnings only; 1 something failed; 2 the configuration is wrong;
 69 Redis does not answer.";
+
+const HEALTHCHECK_HELP: &str = "\
+Reads the configuration that `tokend serve` reads, and asks /readyz there; where HOST means all addresses,
+on the loopback one. For the HEALTHCHECK of a container, which has no shell.
+
+Exit codes: 0 it says so; 1 it does not, or gives no answer within 2 s: one line tells why.";
 
 const USER_HELP: &str = "\
 Reads the configuration that `tokend serve` reads: REDIS_URL, or, without it, DATA_DIR, on which
@@ -167,6 +176,16 @@ pub struct ServeArgs {
     pub purge_interval: Option<Duration>,
 }
 
+#[derive(Debug, Args)]
+pub struct HealthcheckArgs {
+    /// Ask /livez, whether it is alive: that does not depend on Redis.
+    #[arg(long)]
+    pub live: bool,
+    /// Port that it listens on; wins over the environment's PORT.
+    #[arg(short, long)]
+    pub port: Option<u16>,
+}
+
 /// The pool that a verb acts on.
 #[derive(Debug, Args)]
 pub struct PoolArg {
@@ -192,6 +211,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(args) => crate::serve::run(&args),
         Command::User(command) => crate::users::run(&command, cli.json),
         Command::Doctor => crate::doctor::run(cli.json),
+        Command::Healthcheck(args) => crate::healthcheck::run(&args, cli.json),
         Command::Client(command) => run_client(cli.url, cli.json, command),
     }
 }

@@ -191,3 +191,19 @@ fn a_bad_line_stops_an_import_before_anything_is_sent() {
     );
     assert!(service.seen("generate").is_empty());
 }
+
+#[test]
+fn the_version_says_which_build_it_is() {
+    let output = Command::new(env!("CARGO_BIN_EXE_tokend"))
+        .arg("--version")
+        .output()
+        .expect("tokend runs");
+    // This test was built in the same go.
+    let revision = option_env!("TOKEND_REVISION").filter(|it| !it.is_empty());
+    let revision = revision.unwrap_or("unknown");
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        text(&output.stdout),
+        format!("tokend {version} ({revision})\n")
+    );
+}

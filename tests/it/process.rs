@@ -2,6 +2,7 @@
 
 mod commands;
 mod doctor;
+mod healthcheck;
 mod lease;
 mod logs;
 mod one_time;

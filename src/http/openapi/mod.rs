@@ -85,7 +85,7 @@ pub fn document(title: &str, description: &str) -> OpenApi {
 fn info(title: &str, description: &str) -> Info {
     InfoBuilder::new()
         .title(title)
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(crate::version::VERSION)
         .description(Some(format!("{description}\n\n{COMMON}")))
         .license(Some(
             LicenseBuilder::new()

@@ -75,7 +75,7 @@ const METRICS: &[(&str, &[&str])] = &[
     ("tokend_sweeps_total", &["trigger"]),
     ("tokend_batch_size", &["verb"]),
     ("tokend_store_call_duration_seconds", &["script"]),
-    ("tokend_build_info", &["version"]),
+    ("tokend_build_info", &["version", "revision"]),
 ];
 
 /// The label names of a metric's samples, without the histogram's own.
@@ -155,7 +155,7 @@ async fn metrics_tell_of_traffic_and_never_of_tokens_or_holders() {
         r#"method="POST",route="/v1/pools/{pool}/assign",status="409""#,
         r#"method="GET",route="unmatched",status="404""#,
         r#"method="OTHER",route="/livez",status="405""#,
-        r#"tokend_build_info{version=""#,
+        r#"tokend_build_info{revision=""#,
     ] {
         assert!(text.contains(sample), "{sample} is not in\n{text}");
     }
