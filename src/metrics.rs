@@ -3,7 +3,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::token::StoreError;
@@ -27,18 +28,42 @@ const BATCH_BUCKETS: &[f64] = &[
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1000.0,
 ];
 
+/// Why a pool refused: the label `verb` of `tokend_refusals_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// No token to grant.
+    Assign,
+    /// No room for new tokens.
+    Generate,
+}
+
+impl Refused {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Assign => "assign",
+            Self::Generate => "generate",
+        }
+    }
+}
+
 /// Every metric of one process. Tests make one each, so nothing is global.
 pub struct Metrics {
     registry: Registry,
     pub http_request_duration: HistogramVec,
+    pub http_problems: IntCounterVec,
     pub transitions: IntCounterVec,
+    pub refusals: IntCounterVec,
     pub pool_tokens: IntGaugeVec,
+    pub pool_tokens_max: IntGaugeVec,
     pub waiters: IntGaugeVec,
     pub release_lag: HistogramVec,
     pub sweeps: IntCounterVec,
     pub batch_size: HistogramVec,
     pub store_call_duration: HistogramVec,
     pub store_errors: IntCounterVec,
+    pub redis_primaries: IntGaugeVec,
+    pub replicas: IntGauge,
+    pub ready: IntGauge,
 }
 
 fn histogram(
@@ -72,6 +97,14 @@ fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGau
     metric
 }
 
+fn plain_gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    let metric = IntGauge::new(name, help).expect("a valid metric");
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("registered once");
+    metric
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -99,7 +132,7 @@ impl Metrics {
         .with_label_values(&[VERSION, REVISION])
         .set(1);
         let r = &registry;
-        Self {
+        let metrics = Self {
             http_request_duration: histogram(
                 r,
                 "tokend_http_request_duration_seconds",
@@ -107,17 +140,35 @@ impl Metrics {
                 HTTP_BUCKETS,
                 &["route", "method", "status"],
             ),
+            http_problems: counter(
+                r,
+                "tokend_http_problems_total",
+                "Requests answered with a problem, by the last part of its type.",
+                &["problem"],
+            ),
             transitions: counter(
                 r,
                 "tokend_transitions_total",
                 "Answers of the store by pool, verb and outcome; verb settle counts deadlines that passed: lapsed, cooled, idle, missed (an offer that no waiter took).",
                 &["pool", "verb", "outcome"],
             ),
+            refusals: counter(
+                r,
+                "tokend_refusals_total",
+                "Requests that a pool refused: assign, no token was available (after waiting, if the caller waited); generate, no room for more.",
+                &["pool", "verb"],
+            ),
             pool_tokens: gauge(
                 r,
                 "tokend_pool_tokens",
                 "Tokens of a pool by state, read from Redis at each scrape (every replica reports the same).",
                 &["pool", "state"],
+            ),
+            pool_tokens_max: gauge(
+                r,
+                "tokend_pool_tokens_max",
+                "Most tokens that a pool may hold, over all states (every replica reports the same).",
+                &["pool"],
             ),
             waiters: gauge(
                 r,
@@ -158,8 +209,60 @@ impl Metrics {
                 "Calls of the store that failed, by kind: unavailable (not run), unknown (may have run), protocol (a bug).",
                 &["kind"],
             ),
+            redis_primaries: gauge(
+                r,
+                "tokend_redis_primaries",
+                "Redis primaries that this replica knows, by state, looked at in each scrape: up, it answers and is ready for us; down. Both are 0 where none is known.",
+                &["state"],
+            ),
+            replicas: plain_gauge(
+                r,
+                "tokend_replicas",
+                "Replicas on this Redis that this one knows to be alive, itself included; 0 while it has not heard for 600 ms.",
+            ),
+            ready: plain_gauge(
+                r,
+                "tokend_ready",
+                "1 if this replica can serve now, as /readyz says; else 0.",
+            ),
             registry,
+        };
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    /// Makes every series whose labels are known before anything happens, or the first of its kind would come with
+    /// its series and no rate would show it.
+    fn begin_at_zero(&self) {
+        for trigger in ["event", "timer"] {
+            self.sweeps.with_label_values(&[trigger]);
         }
+        for kind in ["unavailable", "unknown", "protocol"] {
+            self.store_errors.with_label_values(&[kind]);
+        }
+        self.set_primaries(0, 0);
+    }
+
+    /// How many primaries are there, and how many are away.
+    pub fn set_primaries(&self, up: usize, down: usize) {
+        for (state, count) in [("up", up), ("down", down)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.redis_primaries.with_label_values(&[state]).set(count);
+        }
+    }
+
+    /// Makes a pool's refusals begin at 0, before there are any.
+    pub fn expect_refusals(&self, pool: &str, kinds: &[Refused]) {
+        for kind in kinds {
+            self.refusals.with_label_values(&[pool, kind.as_str()]);
+        }
+    }
+
+    /// Counts a request that a pool had nothing, or no room, for.
+    pub fn refused(&self, pool: &str, kind: Refused) {
+        self.refusals
+            .with_label_values(&[pool, kind.as_str()])
+            .inc();
     }
 
     /// Counts deadlines that a call settled: pool, kind (`lapsed`, `cooled`, `idle`, `missed`) and each one's lag.
@@ -179,6 +282,9 @@ impl Metrics {
     pub fn forget_pool(&self, pool: &str) {
         let _ = self.release_lag.remove_label_values(&[pool]);
         let _ = self.waiters.remove_label_values(&[pool]);
+        for kind in [Refused::Assign, Refused::Generate] {
+            let _ = self.refusals.remove_label_values(&[pool, kind.as_str()]);
+        }
         for family in self.transitions.collect() {
             for metric in family.get_metric() {
                 let label = |name: &str| {

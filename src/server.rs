@@ -14,7 +14,7 @@ use crate::flows::Flows;
 use crate::http::cors::cors;
 use crate::http::docs::{self, Docs};
 use crate::http::dump::{self, Dumping};
-use crate::http::observe::{catch_panics, observe};
+use crate::http::observe::{catch_panics, count_problems_from_zero, observe};
 use crate::http::problem::{Problem, Slug, list_problems, show_problem};
 use crate::http::system::{ShuttingDown, show_livez, show_metrics, show_readyz};
 use crate::http::{oauth, one_time, pools, sessions, temporary, token, tokens};
@@ -151,6 +151,7 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
     let docs = web::Data::new(Docs::new(&app.flows));
     let flows = web::Data::from(app.flows);
     let metrics = web::Data::from(app.metrics);
+    count_problems_from_zero(&metrics);
     let shutting_down = web::Data::new(app.shutting_down);
     let server = HttpServer::new(move || {
         Routes::new()

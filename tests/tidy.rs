@@ -1,6 +1,9 @@
 //! Tests about the repository itself. No Redis needed. Each check is a function from texts to a list of
 //! what is wrong, so that it can be shown a planted violation; to add one, write it and its two tests.
 
+#[path = "tidy/metrics.rs"]
+mod metrics;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

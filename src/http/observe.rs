@@ -19,7 +19,7 @@ use actix_web::{Error, HttpMessage, HttpResponse, web};
 use futures_util::FutureExt;
 
 use super::cors;
-use super::problem::Problem;
+use super::problem::{Problem, Slug};
 use crate::metrics::Metrics;
 
 /// Most characters of a caller's request id: a UUID has 36, a trace id 55.
@@ -67,6 +67,13 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
+/// Makes the series of every kind of problem, before there are any: the first of its kind would show in no rate.
+pub fn count_problems_from_zero(metrics: &Metrics) {
+    for slug in Slug::ALL {
+        metrics.http_problems.with_label_values(&[slug.as_str()]);
+    }
+}
+
 /// What is known of a request while it runs. Dropped unfinished, its caller has left: that too is
 /// told, or a replica that answers nobody in time would look idle.
 struct Watch {
@@ -82,6 +89,13 @@ impl Watch {
     fn finish(mut self, status: StatusCode, cause: Option<&str>) {
         self.finished = true;
         self.record(status.as_u16(), cause);
+    }
+
+    fn count(&self, problem: &Problem) {
+        if let Some(metrics) = &self.metrics {
+            let kind = problem.slug().as_str();
+            metrics.http_problems.with_label_values(&[kind]).inc();
+        }
     }
 
     fn record(&self, status: u16, cause: Option<&str>) {
@@ -197,6 +211,9 @@ fn tell(response: ServiceResponse<impl MessageBody + 'static>, watch: Watch) -> 
     let told = problem
         .as_ref()
         .map(|it| rendered(it, &watch.id, response.headers()));
+    if let Some(problem) = &problem {
+        watch.count(problem);
+    }
     let cause = problem.and_then(|it| it.cause().map(ToOwned::to_owned));
     let mut response = match told {
         Some(told) => response.into_response(told),
@@ -212,6 +229,7 @@ fn tell_without_request(error: &Error, watch: Watch) -> Error {
     let problem = problem_of(error);
     let mut response = rendered(&problem, &watch.id, error.error_response().headers());
     set_request_id(response.headers_mut(), &watch.id);
+    watch.count(&problem);
     watch.finish(response.status(), problem.cause());
     InternalError::from_response(problem.to_string(), response).into()
 }
@@ -225,7 +243,6 @@ mod tests {
 
     use super::*;
     use crate::config::CorsOrigins;
-    use crate::http::problem::Slug;
 
     /// The answer of a small app whose routes fail in every way, and what it measured.
     async fn answer(request: TestRequest) -> (HttpResponse, String) {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
@@ -12,10 +11,6 @@ use utoipa::ToSchema;
 use super::problem::{Problem, Slug};
 use crate::metrics::Metrics;
 use crate::store::{Readiness, Store};
-
-/// Longest wait for Redis in a scrape: Prometheus gives up after 10 s by default, and gauges that
-/// are one scrape old are better than none of the other metrics.
-const GAUGES_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Whether this replica is going away. Set once, by `main`, before the server stops, so that
 /// nothing new is sent here.
@@ -97,9 +92,14 @@ fn readyz(store: Readiness, shutting_down: bool) -> Result<HttpResponse, Problem
 }
 
 /// `GET /metrics`: the Prometheus text format.
-pub async fn show_metrics(store: web::Data<Store>, metrics: web::Data<Metrics>) -> HttpResponse {
-    // Where Redis is slow the gauges stay as they were.
-    let _ = tokio::time::timeout(GAUGES_TIME_MAX, store.refresh_pool_gauges()).await;
+pub async fn show_metrics(
+    store: web::Data<Store>,
+    metrics: web::Data<Metrics>,
+    shutting_down: web::Data<ShuttingDown>,
+) -> HttpResponse {
+    let readiness = store.refresh_gauges().await;
+    let ready = readyz(readiness, shutting_down.has_begun()).is_ok();
+    metrics.ready.set(i64::from(ready));
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(metrics.render())

@@ -32,6 +32,8 @@ const LEAVE_MS_MAX: u64 = 500;
 struct Known {
     /// Per partition, whether it is this replica's.
     mine: Vec<bool>,
+    /// How many replicas are alive, this one included.
+    alive: usize,
     /// Others count on it until then, and it on others.
     until: Instant,
 }
@@ -66,6 +68,7 @@ impl Duty {
     pub fn new(partitions: usize) -> Self {
         let known = Known {
             mine: Vec::new(),
+            alive: 0,
             until: Instant::now(),
         };
         Self {
@@ -79,6 +82,16 @@ impl Duty {
     /// Whether this replica has to sweep the partition now.
     pub fn is_mine(&self, partition: usize) -> bool {
         self.known.borrow().is_mine(partition)
+    }
+
+    /// How many replicas are alive, this one included; 0 where it does not know.
+    pub fn alive(&self) -> usize {
+        let known = self.known.borrow();
+        if Instant::now() < known.until {
+            known.alive
+        } else {
+            0
+        }
     }
 
     /// Waits while the partition is another one's.
@@ -115,6 +128,7 @@ impl Duty {
         let mine = |partition| owner(alive, partition) == Some(self.replica.as_str());
         self.known.send_replace(Known {
             mine: partitions.map(mine).collect(),
+            alive: alive.len(),
             // Counted from before it was sent, so that it is over for us before it is for the others.
             until: sent + Duration::from_millis(ALIVE_MS),
         });
@@ -220,12 +234,14 @@ mod tests {
         let to_come = Instant::now() + Duration::from_secs(3_600);
         duty.learn(&another, to_come);
         assert!(!(0..4).any(|partition| duty.is_mine(partition)));
+        assert_eq!(duty.alive(), 1);
         duty.learn(std::slice::from_ref(&duty.replica), to_come);
         assert!(all_mine());
         // It ends within the test: others count on us no longer.
         duty.learn(&another, Instant::now());
         duty.until_mine(2).await;
         assert!(all_mine());
+        assert_eq!(duty.alive(), 0);
     }
 
     #[test]

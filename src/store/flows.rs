@@ -10,6 +10,7 @@ use super::generate::{Birth, Generate};
 use super::inspect::{Found, Inspect};
 use super::shard::Place;
 use super::{Store, list};
+use crate::metrics::Refused;
 use crate::token::bearer::BearerHash;
 use crate::token::rotating::{Rotating, new_family};
 use crate::token::{
@@ -58,7 +59,9 @@ impl Store {
             Ok(None)
         };
         // One limit for all that is tried, however many partitions are full.
-        self.inner.within(true, Box::pin(tries)).await
+        let created = self.inner.within(true, Box::pin(tries)).await;
+        self.count_full(flow, &created);
+        created
     }
 
     /// Makes a new family of rotating tokens; its first token is number 1. `None`: the flow is full.
@@ -94,7 +97,17 @@ impl Store {
             }
             Ok(None)
         };
-        self.inner.within(true, Box::pin(tries)).await
+        let created = self.inner.within(true, Box::pin(tries)).await;
+        self.count_full(flow, &created);
+        created
+    }
+
+    /// Counts a token that was not made, for there is no room.
+    fn count_full<T>(&self, flow: Flow, created: &Result<Option<T>, StoreError>) {
+        if let Ok(None) = created {
+            let pool = PoolName::of_flow(flow);
+            self.inner.metrics.refused(pool.as_str(), Refused::Generate);
+        }
     }
 
     /// One try; its caller has the time limit.

@@ -25,6 +25,7 @@ mod fingerprint;
 mod flows;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod gauges;
 mod generate;
 mod hold;
 mod inspect;
@@ -58,6 +59,7 @@ pub use assign::{AssignRequest, Offer};
 pub use checks::{Diagnosis, Finding, Grade};
 pub use durability::Durability;
 pub use exchange::{ExchangeRequest, GRACE_MS};
+pub use gauges::Readiness;
 pub use generate::{GenerateRequest, NewTokens};
 pub use start::{StartError, StoreConfig};
 pub use users::UserListed;
@@ -67,8 +69,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fred::clients::Client;
-use fred::interfaces::ClientLike;
-use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -144,15 +144,6 @@ struct Inner {
     /// The layout is agreed: what lies in this Redis is our data set.
     prepared: AtomicBool,
     runtime: Handle,
-}
-
-/// What `/readyz` tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Readiness {
-    /// Redis answers.
-    pub redis: bool,
-    /// Scripts are loaded and the layout agrees.
-    pub scripts: bool,
 }
 
 impl Inner {
@@ -336,25 +327,6 @@ impl Inner {
 }
 
 impl Store {
-    /// Whether Redis answers, within `PROBE_MS_MAX`: more than half of its primaries. Where one of several is away,
-    /// the pools on the others must stay within reach.
-    pub async fn readiness(&self) -> Readiness {
-        let limit = Duration::from_millis(PROBE_MS_MAX);
-        let nodes = self.inner.redis.nodes();
-        let pings = nodes.iter().map(async |node| {
-            let ping = node.client().ping::<()>(None);
-            let answers = matches!(tokio::time::timeout(limit, ping).await, Ok(Ok(())));
-            (answers, answers && node.is_usable())
-        });
-        let found = join_all(pings).await;
-        let most = |count: usize| count * 2 > nodes.len();
-        Readiness {
-            redis: most(found.iter().filter(|(answers, _)| *answers).count()),
-            scripts: self.inner.prepared()
-                && most(found.iter().filter(|(_, usable)| *usable).count()),
-        }
-    }
-
     /// Per partition, whether this replica sweeps it at this moment.
     #[must_use]
     pub fn duty(&self) -> Vec<bool> {

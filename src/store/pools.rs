@@ -6,7 +6,7 @@ use super::list::Cursor;
 use super::register::Entry;
 use super::registry::{Put, Refusal};
 use super::shard::Place;
-use super::{Inner, PROBE_MS_MAX, ROUNDS_MS_MAX, Store, count, list};
+use super::{Inner, ROUNDS_MS_MAX, Store, count, list};
 use crate::token::{
     Invalid, Page, PolicyPatch, PoolCounts, PoolName, PoolView, PutPoolOutcome, State, StoreError,
 };
@@ -134,7 +134,7 @@ impl Store {
         Ok(pools)
     }
 
-    async fn all_pools(&self) -> Result<Vec<PoolView>, StoreError> {
+    pub(super) async fn all_pools(&self) -> Result<Vec<PoolView>, StoreError> {
         let inner = &self.inner;
         inner.ready().await?;
         let entries = Box::pin(inner.registry.reload(inner)).await?;
@@ -230,26 +230,5 @@ impl Store {
         };
         // Cut short, any replica that reads the registry goes on with it.
         inner.within(true, steps).await
-    }
-
-    /// Sets `tokend_pool_tokens` from Redis. Without an answer in `PROBE_MS_MAX` it tells of no pool:
-    /// a gap in a graph is honest, an old value is not.
-    pub async fn refresh_pool_gauges(&self) {
-        let gauge = &self.inner.metrics.pool_tokens;
-        let limit = Duration::from_millis(PROBE_MS_MAX);
-        let views = tokio::time::timeout(limit, self.all_pools()).await;
-        gauge.reset();
-        let Ok(Ok(views)) = views else { return };
-        for view in views {
-            for (state, count) in [
-                (State::Free, view.counts.free),
-                (State::Held, view.counts.held),
-                (State::Cooling, view.counts.cooling),
-            ] {
-                gauge
-                    .with_label_values(&[view.name.as_str(), state.as_str()])
-                    .set(i64::try_from(count).unwrap_or(i64::MAX));
-            }
-        }
     }
 }

@@ -62,6 +62,12 @@ impl Registry {
         copy.get(pool).cloned()
     }
 
+    /// Whether there is such a pool, as far as this replica knows.
+    pub fn knows(&self, pool: &PoolName) -> bool {
+        let copy = self.copy.read().unwrap_or_else(PoisonError::into_inner);
+        copy.contains_key(pool)
+    }
+
     fn keep(&self, pool: &PoolName, entry: Option<Entry>) {
         let mut copy = self.copy.write().unwrap_or_else(PoisonError::into_inner);
         match entry {

@@ -9,6 +9,7 @@ use super::inspect::Inspect;
 use super::keep_alive::KeepAlive;
 use super::shard::Place;
 use super::unblock::Unblock;
+use crate::metrics::Refused;
 use crate::token::{
     AssignOutcome, DeleteOutcome, Fence, GenerateOutcome, InspectOutcome, KeepAliveOutcome,
     PoolName, StoreError, TokenValue, UnblockOutcome,
@@ -25,7 +26,11 @@ impl Store {
         request: GenerateRequest,
     ) -> Result<GenerateOutcome, StoreError> {
         let filling = self.inner.fill(pool, &request);
-        self.inner.within(true, filling).await
+        let done = self.inner.within(true, filling).await;
+        if let Ok(GenerateOutcome::PoolFull { .. }) = done {
+            self.inner.metrics.refused(pool.as_str(), Refused::Generate);
+        }
+        done
     }
 
     /// Grants a token.

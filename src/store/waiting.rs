@@ -19,6 +19,7 @@ use super::fingerprint::fingerprint;
 use super::shard::Place;
 use super::wait::{Spot, Step, Wait, Waited};
 use super::{Inner, Store};
+use crate::metrics::Refused;
 use crate::token::{AssignOutcome, PoolName, StoreError};
 
 /// Longest time between two questions of a waiter: half of what the script takes for death, so that one may be
@@ -311,6 +312,19 @@ impl Store {
     /// # Errors
     /// When Redis could not answer the first question or the last one, or the service stops; see [`StoreError`].
     pub async fn assign_within(
+        &self,
+        pool: &PoolName,
+        request: AssignRequest,
+        wait: Duration,
+    ) -> Result<AssignOutcome<Offer>, StoreError> {
+        let done = self.assign_or_wait(pool, request, wait).await;
+        if let Ok(AssignOutcome::Empty { .. }) = done {
+            self.inner.metrics.refused(pool.as_str(), Refused::Assign);
+        }
+        done
+    }
+
+    async fn assign_or_wait(
         &self,
         pool: &PoolName,
         request: AssignRequest,

@@ -169,7 +169,7 @@ async fn a_frozen_redis_hangs_nobody() {
                 assert!(is_away(&returns(put).await));
                 assert!(is_away(&returns(store.delete_pool(&pool)).await));
                 assert!(!returns(store.readiness()).await.redis);
-                returns(store.refresh_pool_gauges()).await;
+                returns(store.refresh_gauges()).await;
             });
             join_all(calls).await;
         };

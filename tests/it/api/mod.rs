@@ -12,6 +12,7 @@ mod flows;
 mod idempotency;
 mod listing;
 mod logins;
+mod metrics;
 mod mistakes;
 mod oauth;
 mod one_time;

@@ -204,6 +204,9 @@ async fn a_flow_that_is_full_says_so_until_one_has_expired() {
         full.problem("flow-full", 503);
     }
     assert!(is_valid(&server, &first).await, "full or not");
+    let scraped = server.get("/metrics").await.body;
+    let refused = "tokend_refusals_total{pool=\"_temporary\",verb=\"generate\"} 2\n";
+    assert!(scraped.contains(refused), "{scraped}");
     pass(&server, 61).await;
     assert!(!is_valid(&server, &first).await);
     made(&server, "").await;

@@ -96,7 +96,7 @@ async fn the_gauges_are_the_counts() {
     let f = Fixture::new().await;
     let p = f.filled("seats", policy(60, 0, 20), &["a", "b"]).await;
     f.grant(&p).await;
-    f.store.refresh_pool_gauges().await;
+    f.store.refresh_gauges().await;
     let gauge = |state: State| {
         let labels = ["seats", state.as_str()];
         f.metrics.pool_tokens.with_label_values(&labels).get()
