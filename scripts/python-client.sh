@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Makes a Python environment with the packages that tests/clients needs, once, under target/, and prints the path
-# of its interpreter. Where it can't, it says why on stderr and fails: the test is skipped then.
+# Makes a Python environment with the packages of a requirements file (that of tests/clients if none is named), once,
+# under target/, and prints the path of its interpreter. Where it can't, it says why on stderr and fails: the test is
+# skipped then.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-requirements=tests/clients/requirements.txt
-home=target/clients
+requirements=${1:-tests/clients/requirements.txt}
+home=target/$(basename "$(dirname "$requirements")")
 # Named after what is in it: another pin makes another one.
 environment=$home/$(cksum <"$requirements" | tr ' ' -)
 mkdir -p "$home"

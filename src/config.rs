@@ -29,7 +29,7 @@ use crate::store::{Durability, StoreConfig};
 use crate::telemetry::{Format, LogFilter};
 use crate::token::{PARTITIONS_MAX, Policy};
 
-/// Most HTTP threads; more than any machine has cores is a slip of the finger.
+/// Most threads; more than any machine has cores is a slip of the finger.
 const WORKERS_MAX: usize = 1024;
 /// Longest wait between "not ready" and closing the listener, in seconds: it has to fit, with the
 /// draining that follows, into the 10 s that a shutdown may take.
@@ -166,10 +166,13 @@ impl Config {
         let env: Env = envy::from_iter(vars).unwrap_or_default();
         let mut read = Reader::default();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let workers = read.take("WORKERS", env.workers.clone(), cores, |text| {
+            whole(text, 1, WORKERS_MAX)
+        });
         let config = Self {
             redis_url: read.secret("REDIS_URL", env.redis_url.clone(), RedisUrl::parse),
             default_policy: default_policy(&env, &mut read),
-            flows: FlowSettings::read(&env, &mut read),
+            flows: FlowSettings::read(&env, &mut read, workers.min(cores)),
             durability: durability::read(&env, &mut read),
             log_filter: read.take(
                 "LOG_LEVEL",
@@ -190,9 +193,7 @@ impl Config {
                 "tokend".to_owned(),
                 key_prefix,
             ),
-            workers: read.take("WORKERS", env.workers, cores, |text| {
-                whole(text, 1, WORKERS_MAX)
-            }),
+            workers,
             shutdown_delay: read.take(
                 "SHUTDOWN_DELAY",
                 env.shutdown_delay,

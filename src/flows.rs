@@ -111,7 +111,7 @@ fn sessions(
     Ok(refresh.map(|refresh| Sessions {
         refresh: keys(Flow::Session, &refresh),
         jwt,
-        passwords: Passwords::new(),
+        passwords: Passwords::new(settings.passwords_at_once),
     }))
 }
 

@@ -28,7 +28,7 @@ use crate::version::version;
 const EXIT_CONFIG: u8 = 78;
 /// Longest that a stop may take from its first signal: a little less than the 10 s that `docker stop`
 /// waits (Kubernetes waits 30 s).
-const SHUTDOWN_MAX: Duration = Duration::from_millis(9_500);
+pub const SHUTDOWN_MAX: Duration = Duration::from_millis(9_500);
 /// Longest that requests in flight are waited for: each is answered within 2 s, whatever Redis does.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Longest that the store may take to send what is queued.
@@ -58,6 +58,7 @@ pub fn run(flags: &ServeArgs) -> ExitCode {
         tracing::info!("--purge-interval does nothing: expired tokens leave by themselves");
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.workers)
         .enable_all()
         .build()
     {

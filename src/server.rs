@@ -11,6 +11,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App as Routes, HttpServer, Route, guard, web};
 
 use crate::flows::Flows;
+use crate::http::closing::close_when_shutting_down;
 use crate::http::cors::cors;
 use crate::http::docs::{self, Docs};
 use crate::http::dump::{self, Dumping};
@@ -163,7 +164,8 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
             .app_data(dumping.clone())
             .wrap(from_fn(catch_panics))
             .wrap(cors(&origins))
-            .wrap(from_fn(observe)) // the last is the outermost
+            .wrap(from_fn(observe))
+            .wrap(from_fn(close_when_shutting_down)) // the last is the outermost
             .configure(|config| routes(config, with_dump))
     })
     .workers(workers)

@@ -1,4 +1,4 @@
-//! Passwords: hashed with Argon2id, verified off the async threads, and never more at once than there are cores.
+//! Passwords: hashed with Argon2id, verified off the async threads, and never more at once than is good for the machine.
 //!
 //! Verifying is slow on purpose, so it is what a flood of logins would choke on first: the queue is bounded, and
 //! whoever finds it full is told so at once. An unknown user costs the same work as a known one.
@@ -25,7 +25,7 @@ pub const BCRYPT_COST_MAX: u32 = 12;
 /// How bcrypt hashes begin. `$2x$` is the mark of a broken implementation.
 const BCRYPT_MARKS: [&str; 3] = ["$2a$", "$2b$", "$2y$"];
 /// Logins that may wait, for each that is being verified: a second's worth at 30 ms each.
-const WAITING_PER_CORE: usize = 32;
+const WAITING_PER_TURN: usize = 32;
 /// Longest that a login waits for its turn: with what comes before and behind it, an answer within 2 s.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// What is verified against where there is no user: the hash of nothing, with the parameters above.
@@ -80,7 +80,7 @@ pub struct Busy;
 pub struct Passwords {
     /// One place for each login that is verified or waits.
     places: Arc<Semaphore>,
-    /// One turn for each core.
+    /// One turn for each that is verified.
     turns: Arc<Semaphore>,
     /// As many as have ever been verified at once.
     memories: Arc<Memories>,
@@ -107,17 +107,11 @@ impl Memories {
     }
 }
 
-impl Default for Passwords {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Passwords {
+    /// Verifies so many at once. Each takes a core for as long, and 19 MiB.
     #[must_use]
-    pub fn new() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self::with(cores, cores * WAITING_PER_CORE)
+    pub fn new(at_once: usize) -> Self {
+        Self::with(at_once, at_once * WAITING_PER_TURN)
     }
 
     fn with(at_once: usize, waiting: usize) -> Self {
@@ -337,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn verifying_works_off_the_async_threads() {
-        let passwords = Passwords::new();
+        let passwords = Passwords::new(2);
         let stored = Some(weak("correct horse", Algorithm::Argon2id));
         let right = passwords.verify("correct horse".to_owned(), stored.clone());
         assert!(rehashed(right.await.expect("not busy")).is_some());

@@ -41,7 +41,7 @@ pub(super) struct Env {
     pub wait_replicas: Option<String>,
     /// `WAIT_TIMEOUT_MS`: milliseconds that a write waits for them.
     pub wait_timeout_ms: Option<String>,
-    /// `WORKERS`: HTTP threads.
+    /// `WORKERS`: threads for HTTP, as many for Redis, and passwords verified at once.
     pub workers: Option<String>,
     /// `SHUTDOWN_DELAY`: seconds between answering "not ready" and closing the listener.
     pub shutdown_delay: Option<String>,

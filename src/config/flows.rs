@@ -78,6 +78,8 @@ pub struct FlowSettings {
     pub description: String,
     /// `CORS_ORIGINS`.
     pub cors_origins: CorsOrigins,
+    /// How many passwords are verified at once: `WORKERS`, but no more than there are cores.
+    pub passwords_at_once: usize,
 }
 
 /// Which pages of other origins may call this service from a browser.
@@ -90,7 +92,7 @@ pub enum CorsOrigins {
 }
 
 impl FlowSettings {
-    pub(super) fn read(env: &Env, read: &mut Reader) -> Self {
+    pub(super) fn read(env: &Env, read: &mut Reader, passwords_at_once: usize) -> Self {
         Self {
             limits: limits(env, read),
             dump: read.take("DUMP", env.dump.clone(), false, switch),
@@ -126,6 +128,7 @@ impl FlowSettings {
                 "Hands out tokens over HTTP, each to at most one holder at a time, and takes them back.".to_owned(),
                 line,
             ),
+            passwords_at_once,
             cors_origins: read.take(
                 "CORS_ORIGINS",
                 env.cors_origins.clone(),

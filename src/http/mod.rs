@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod client;
+pub mod closing;
 pub mod cors;
 pub mod docs;
 pub mod dump;

@@ -192,7 +192,7 @@ async fn users_are_added_changed_listed_and_deleted() {
     );
     let second = site.hash_of("bob").await.expect("there");
     assert_ne!(first, second);
-    let passwords = Passwords::new();
+    let passwords = Passwords::new(2);
     let verdict = passwords.verify("another horse".to_owned(), Some(second));
     assert_eq!(verdict.await, Ok(Verdict::Right { rehash: None }));
     assert_eq!(site.user(&["delete", "bob"], "").ok(), "deleted bob\n");
@@ -225,7 +225,7 @@ async fn htpasswd_files_are_imported_whole_or_not_at_all() {
     assert_eq!(site.user(&["list"], "").ok(), "ann\nbob\neve\n");
     let hash = site.hash_of("eve").await.expect("there");
     assert_eq!(bcrypt_cost(&hash), Some(7));
-    let passwords = Passwords::new();
+    let passwords = Passwords::new(2);
     let verdict = passwords.verify("rasmuslerdorf".to_owned(), Some(hash));
     let right = Verdict::Right { rehash: None };
     assert!(

@@ -104,6 +104,58 @@ async fn a_stop_turns_readiness_off_and_answers_what_is_in_flight() {
     assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
 }
 
+/// One request on a connection that is kept alive, and the head of its answer, in small letters.
+fn ask(connection: &mut TcpStream, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    connection.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = Vec::new();
+    let mut some = [0; 4_096];
+    while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+        let read = connection.read(&mut some).expect("an answer");
+        assert_ne!(read, 0, "it was closed without an answer");
+        answer.extend_from_slice(&some[..read]);
+    }
+    let head = String::from_utf8_lossy(&answer).to_lowercase();
+    head.split("\r\n\r\n").next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_closes_connections_with_an_answer() {
+    let directory = Directory::new();
+    let namespace = crate::harness::new_namespace();
+    let redis = crate::harness::redis_url().await;
+    let settings = [
+        ("REDIS_URL", redis),
+        ("KEY_PREFIX", &namespace),
+        ("SHUTDOWN_DELAY", "5"),
+    ];
+    let mut service = Service::with(&directory, &settings).await;
+    let mut kept = [(); 2].map(|()| {
+        let connection = TcpStream::connect(service.address()).expect("it listens");
+        let patience = Some(Duration::from_secs(30));
+        connection.set_read_timeout(patience).expect("a timeout");
+        connection
+    });
+    for connection in &mut kept {
+        let head = ask(connection, "/livez");
+        assert!(!head.contains("connection: close"), "{head}");
+    }
+    service.signal("TERM");
+    eventually("it stops", async || service.get("/readyz").await.0 == 503).await;
+    // One that is answered well, one with a problem.
+    for (connection, path) in kept.iter_mut().zip(["/livez", "/readyz"]) {
+        let head = ask(connection, path);
+        assert!(head.contains("connection: close"), "{path}: {head}");
+        let rest = connection.read_to_end(&mut Vec::new());
+        assert!(
+            rest.is_ok(),
+            "{path}: the end of the answer, then of the connection"
+        );
+    }
+    service.signal("TERM");
+    service.ended().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_does_not_keep_it_from_stopping() {
     let directory = Directory::new();
