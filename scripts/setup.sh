@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Makes sure that what tokend and its tests need is on PATH: a redis-server (7.0 or newer) or valkey-server,
-# and, for the tour of the README, curl. With `tests`, also Python where there is apt-get, for a standard OAuth
-# client (without it that one test is skipped, and says so). The Redis package's own service is not started: tokend
-# and its tests start what they need, on sockets and ports of their own.
+# and, for the tour of the README, curl. With `tests`, where there is apt-get, also what single tests need: Python for a
+# standard OAuth client and for schemas, Prometheus and Alertmanager for the alert rules and the dashboards. (Without
+# them these tests are skipped, and say so.) No package's own service is started: tokend and its tests start what they
+# need, on sockets and ports of their own.
 set -euo pipefail
 
 packages=()
@@ -14,6 +15,12 @@ if ! command -v curl >/dev/null; then
 fi
 if [ "${1:-}" = tests ] && command -v apt-get >/dev/null && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     packages+=(python3-venv)
+fi
+# Debian calls Alertmanager's program prometheus-alertmanager; others leave that out.
+if [ "${1:-}" = tests ] && command -v apt-get >/dev/null; then
+    command -v promtool >/dev/null || packages+=(prometheus)
+    command -v alertmanager >/dev/null || command -v prometheus-alertmanager >/dev/null \
+        || packages+=(prometheus-alertmanager)
 fi
 if [ ${#packages[@]} -eq 0 ]; then
     exit 0

@@ -1,8 +1,13 @@
 //! What people run tokend with, tried with the real programs: manifests, alert rules, dashboards, proxies, containers.
 //! A test whose program can't be had here says so and is listed as skipped.
 
+mod alerting;
+mod dashboards;
 mod manifests;
+mod panels;
 mod process;
+mod prometheus;
 mod restore;
+mod rules;
 #[path = "../support/mod.rs"]
 mod support;

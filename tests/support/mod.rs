@@ -16,7 +16,7 @@ mod server;
 use std::time::{Duration, Instant};
 
 pub use cluster::{Cluster, Migration};
-pub use ports::free_port;
+pub use ports::{Port, free_port};
 pub use resp::Reply;
 pub use sentinel::Sentinel;
 pub use server::{APPEND_ONLY, OwnRedis};

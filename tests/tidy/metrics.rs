@@ -99,6 +99,123 @@ fn what_watches_names_metrics_that_there_are() {
     assert_clean(&wrong);
 }
 
+/// Where runbooks lie, and how each is found there.
+const RUNBOOKS: &str = "https://github.com/tokend/tokend/blob/main/docs/OPERATIONS.md#";
+
+/// What an alert lacks of what whoever is woken needs. Rules are read by the line, as they are set.
+fn check_alerts(rules: &str, runbooks: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut alerts = BTreeSet::new();
+    for rule in rules.split("\n      - alert: ").skip(1) {
+        let (alert, rest) = rule.split_once('\n').unwrap_or((rule, ""));
+        let rest = format!("{rest}\n");
+        alerts.insert(alert);
+        let link = format!("runbook_url: {RUNBOOKS}{}\n", alert.to_ascii_lowercase());
+        for needed in ["summary: ", "description: ", "$labels.namespace", &link] {
+            if !rest.contains(needed) {
+                wrong.push(format!("{alert}: no {needed}"));
+            }
+        }
+        let severities = ["severity: critical\n", "severity: warning\n"];
+        if !severities.iter().any(|severity| rest.contains(severity)) {
+            wrong.push(format!("{alert}: no severity"));
+        }
+        let section = runbooks.split(&format!("\n### {alert}\n")).nth(1);
+        let section = section.unwrap_or_default().split("\n#").next();
+        for part in [
+            "**What it means.**",
+            "**Who is affected",
+            "**No incident.**",
+        ] {
+            if !section.unwrap_or_default().contains(part) {
+                wrong.push(format!("docs/OPERATIONS.md: {alert}: no {part}"));
+            }
+        }
+    }
+    let told = runbooks
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "));
+    let unknown = told.filter(|name| name.starts_with("Tokend") && !alerts.contains(name));
+    wrong.extend(unknown.map(|name| format!("docs/OPERATIONS.md: there is no alert {name}")));
+    wrong
+}
+
+/// Links to a section of the runbooks that there is not.
+fn check_links(source: &Source, runbooks: &str) -> Vec<String> {
+    let headings = runbooks.lines().filter(|line| line.starts_with('#'));
+    let anchor = |line: &str| {
+        line.trim_matches(['#', ' '])
+            .to_lowercase()
+            .replace(' ', "-")
+    };
+    let anchors: BTreeSet<_> = headings.map(anchor).collect();
+    let links = source.text.split(RUNBOOKS).skip(1);
+    let links = links.map(|rest| {
+        rest.split(['"', '\n', '\'', ')'])
+            .next()
+            .unwrap_or_default()
+    });
+    links
+        .filter(|link| !anchors.contains(*link))
+        .map(|link| format!("{}: docs/OPERATIONS.md has no #{link}", source.path))
+        .collect()
+}
+
+#[test]
+fn every_alert_has_its_runbook() {
+    let (rules, runbooks) = (
+        read("grafana/rules/tokend.yaml"),
+        read("docs/OPERATIONS.md"),
+    );
+    assert_clean(&check_alerts(&rules, &runbooks));
+    let grafana = sources()
+        .into_iter()
+        .filter(|source| source.lies_in(&["grafana/"]));
+    let wrong: Vec<_> = grafana
+        .flat_map(|source| check_links(&source, &runbooks))
+        .collect();
+    assert_clean(&wrong);
+}
+
+#[test]
+fn an_alert_without_its_runbook_is_found() {
+    let rules = format!(
+        "rules:\n      - alert: TokendA\n        severity: warning\n        summary: It.\n        \
+         description: It is {{{{ $labels.namespace }}}}.\n        runbook_url: {RUNBOOKS}tokenda\n"
+    );
+    let runbooks = "## Alerts\n\n### TokendA\n\n**What it means.** It.\n\n**Who is affected.** You.\n\n\
+        **No incident.** Never.\n";
+    assert_eq!(check_alerts(&rules, runbooks), Vec::<String>::new());
+    for part in [
+        "severity: warning\n",
+        "summary: ",
+        "description: ",
+        "#tokenda",
+    ] {
+        assert_eq!(
+            check_alerts(&rules.replace(part, ""), runbooks).len(),
+            1,
+            "{part}"
+        );
+    }
+    for (from, to) in [("### TokendA", "### TokendB"), ("**No incident.**", "")] {
+        let planted = runbooks.replace(from, to);
+        assert_ne!(
+            check_alerts(&rules, &planted),
+            Vec::<String>::new(),
+            "{from}"
+        );
+    }
+    let link = |to: &str| {
+        check_links(
+            &Source::new("a.json", &format!("\"{RUNBOOKS}{to}\"")),
+            runbooks,
+        )
+    };
+    assert_eq!(link("tokenda").len(), 0);
+    assert_eq!(link("tokendc").len(), 1);
+}
+
 #[test]
 fn a_metric_that_is_not_there_is_found() {
     let code = "counter(\n    r,\n    \"tokend_a_total\",\n    \"All.\",\n    &[\"pool\", \"verb\"],\n),\n\
