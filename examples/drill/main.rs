@@ -14,6 +14,7 @@
 //! - `flows`: a million temporary tokens alive that lapse at once, and sessions refreshed again and again
 //! - `idle`: what 20 replicas cost Redis with nothing to do, and how often they sweep under load
 //! - `import`: 100,000 phone numbers from a file
+//! - `sizing`: what one replica and its Redis need: memory, CPU per request, bytes written
 //! - `waiting`: 1,000 wait for 10 tokens on two replicas, some beside connections that are cut
 //!
 //! Needs `redis-server` and, for the stalling disk, `cc`. Traffic stays on the loopback interface. Each
@@ -31,6 +32,7 @@ mod idle;
 mod import;
 mod lag;
 mod process;
+mod sizing;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 mod waiting;
@@ -68,6 +70,7 @@ async fn main() -> ExitCode {
             "lag",
             "burst",
             "flows",
+            "sizing",
             "embedded",
             "chaos",
             "waiting",
@@ -91,6 +94,7 @@ async fn main() -> ExitCode {
             "flows" => flows::drill().await,
             "idle" => idle::drill().await,
             "import" => import::drill().await,
+            "sizing" => sizing::drill().await,
             "waiting" => waiting::drill().await,
             other => {
                 eprintln!("no drill {other}");
