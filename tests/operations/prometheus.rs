@@ -22,6 +22,7 @@ pub struct Rule {
 
 pub struct Prometheus {
     pub url: String,
+    http: reqwest::Client,
     _process: Process,
     _directory: Directory,
     _port: Port,
@@ -58,6 +59,7 @@ impl Prometheus {
         until_ready(&url, &process).await;
         Some(Self {
             url,
+            http: http_client(),
             _process: process,
             _directory: directory,
             _port: port,
@@ -70,11 +72,7 @@ impl Prometheus {
             .map(|(name, value)| format!("{name}={}", escaped(value)))
             .collect();
         let url = format!("{}/api/v1/{path}?{}", self.url, arguments.join("&"));
-        let answer = http_client()
-            .get(url)
-            .send()
-            .await
-            .expect("Prometheus answers");
+        let answer = self.http.get(url).send().await.expect("Prometheus answers");
         let answer: Value = answer.json().await.expect("JSON");
         assert_eq!(
             answer["status"], "success",
