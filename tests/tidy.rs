@@ -827,6 +827,54 @@ fn a_setting_that_kubernetes_lacks_is_found() {
     assert_eq!(check(&fewer, config_map, secret), 1);
 }
 
+// ---- The alert rules, for Prometheus and for its operator ----
+
+/// The rules as they stand behind `spec:` in a `PrometheusRule`: two further in.
+fn check_prometheus_rule(rules: &str, manifest: &str) -> Vec<String> {
+    let from = rules.find("groups:\n").unwrap_or(rules.len());
+    let lines = rules[from..].lines().map(|line| match line {
+        "" => String::new(),
+        line => format!("  {line}"),
+    });
+    let wanted: Vec<_> = lines.collect();
+    let spec = manifest.split_once("\nspec:\n").unwrap_or_default().1;
+    if !wanted.is_empty() && wanted.iter().eq(spec.lines()) {
+        return Vec::new();
+    }
+    let what = "k8s/components/monitoring/prometheus-rule.yaml does not have the rules of grafana/rules/tokend.yaml";
+    vec![format!("{what}: run scripts/prometheus-rule.sh")]
+}
+
+#[test]
+fn the_operator_gets_the_rules_that_prometheus_gets() {
+    assert_clean(&check_prometheus_rule(
+        &read("grafana/rules/tokend.yaml"),
+        &read("k8s/components/monitoring/prometheus-rule.yaml"),
+    ));
+}
+
+#[test]
+fn a_rule_that_the_operator_does_not_get_is_found() {
+    let rules = "# Words\ngroups:\n  - name: a\n\n  - name: b\n";
+    let manifest = "kind: PrometheusRule\nspec:\n  groups:\n    - name: a\n\n    - name: b\n";
+    assert_eq!(check_prometheus_rule(rules, manifest), Vec::<String>::new());
+    for (rules, manifest) in [
+        ("groups:\n  - name: a\n", manifest),
+        (
+            rules,
+            "kind: PrometheusRule\nspec:\n  groups:\n    - name: a\n",
+        ),
+        (rules, "kind: PrometheusRule\n"),
+        ("", ""),
+    ] {
+        assert_eq!(
+            check_prometheus_rule(rules, manifest).len(),
+            1,
+            "{manifest}"
+        );
+    }
+}
+
 // ---- Nothing left for later ----
 
 /// In two parts, so that this file does not name them.

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use self::build::{Manifests, builds, tools};
-use crate::process::{Directory, skip};
+use crate::process::{Directory, repository, skip};
 
 /// The newest three minor versions, and the oldest that the manifests work on: the sleep of `preStop` is on by default
 /// since 1.30 (KEP-3960).
@@ -189,4 +189,46 @@ fn what_the_prometheus_operator_reads_has_its_form() {
             ("PrometheusRule", "/spec/groups", "all".into()),
         ],
     );
+}
+
+// ---- Dashboards ----
+
+/// Every dashboard is in a `ConfigMap` with the label that Grafana's sidecar looks for.
+fn check_dashboards(manifests: &Manifests, files: &BTreeMap<String, String>) -> Vec<String> {
+    let maps = manifests.of_kind("ConfigMap");
+    let maps = maps.filter(|map| map["metadata"]["labels"]["grafana_dashboard"] == "1");
+    let data = maps.filter_map(|map| map["data"].as_object()).flatten();
+    let told: BTreeMap<_, _> = data.collect();
+    let missing = files.iter().filter(|(name, text)| {
+        let value = told.get(name).and_then(|value| value.as_str());
+        value != Some(text)
+    });
+    missing
+        .map(|(name, _)| format!("grafana/kustomization.yaml: {name} is not the dashboard"))
+        .collect()
+}
+
+#[test]
+fn every_dashboard_is_found_by_the_sidecar() {
+    let Some(builds) = built("every_dashboard_is_found_by_the_sidecar") else {
+        return;
+    };
+    let entries = std::fs::read_dir(repository("grafana/dashboards")).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let files = paths.map(|path| {
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        (name, std::fs::read_to_string(path).expect("text"))
+    });
+    let mut files: BTreeMap<_, _> = files.collect();
+    let monitoring = &builds["monitoring"];
+    assert!(!files.is_empty());
+    assert_clean(&check_dashboards(monitoring, &files));
+    let all = files.len();
+    assert_eq!(check_dashboards(&builds["production"], &files).len(), all);
+    files.insert("another.json".to_owned(), "{}".to_owned());
+    assert_eq!(check_dashboards(monitoring, &files).len(), 1);
 }

@@ -31,10 +31,13 @@ impl Manifests {
         self.of_kind(kind).find(|it| it["metadata"]["name"] == name)
     }
 
-    /// The same with another value behind a pointer into the first object of this kind; null: without it.
+    /// The same with another value behind a pointer into the first object of this kind (that is no dashboard); null:
+    /// without it.
     pub fn with(&self, kind: &str, pointer: &str, value: Value) -> Self {
         let mut objects = self.objects.clone();
-        let object = objects.iter_mut().find(|it| it["kind"] == kind);
+        let dashboard = |it: &Value| !it["metadata"]["labels"]["grafana_dashboard"].is_null();
+        let mut fitting = objects.iter_mut().filter(|it| it["kind"] == kind);
+        let object = fitting.find(|it| !dashboard(it));
         let object = object.unwrap_or_else(|| panic!("no {kind}"));
         let (parent, last) = pointer.rsplit_once('/').expect("a pointer");
         let last = last.replace("~1", "/");
