@@ -2,7 +2,7 @@
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-.PHONY: help run test check check-engines audit sbom drill formal fuzz fuzz-api fmt setup
+.PHONY: help run test check image check-image check-engines audit sbom drill formal fuzz fuzz-api fmt setup
 
 # Released versions, so that a check that passed today passes tomorrow. Each is built once, when it is first needed (1 to
 # 3 minutes on two cores), and kept in target/tools.
@@ -39,6 +39,12 @@ check: $(CARGO_DENY) $(CARGO_MACHETE) ## All that CI checks: format, lints, docu
 	$(CARGO_DENY) --locked check licenses bans sources
 	$(CARGO_MACHETE) --skip-target-dir
 	$(MAKE) --no-print-directory test
+
+image: ## Build the image tokend:dev on the Docker engine that answers
+	docker build --build-arg REVISION=$(REVISION) --tag tokend:dev .
+
+check-image: ## Build the image, with base images made here where no registry answers, and try it (10 minutes)
+	@scripts/check-image.sh
 
 check-engines: ## Run the tests of all that acts on Redis on Redis 7, Valkey and Redis 8, alone and as a Cluster
 	@scripts/engines.sh

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes sure that what tokend and its tests need is on PATH: a redis-server (7.0 or newer) or valkey-server,
 # and, for the tour of the README, curl. With `tests`, where there is apt-get, also what single tests need: Python for a
-# standard OAuth client and for schemas, Prometheus and Alertmanager for the alert rules and the dashboards. (Without
-# them these tests are skipped, and say so.) No package's own service is started: tokend and its tests start what they
+# standard OAuth client and for schemas, Prometheus and Alertmanager for the alert rules and the dashboards, nginx for the
+# rolling restart. (Without them these tests are skipped, and say so.) No package's own service is started: tokend and its tests start what they
 # need, on sockets and ports of their own.
 set -euo pipefail
 
@@ -21,6 +21,7 @@ if [ "${1:-}" = tests ] && command -v apt-get >/dev/null; then
     command -v promtool >/dev/null || packages+=(prometheus)
     command -v alertmanager >/dev/null || command -v prometheus-alertmanager >/dev/null \
         || packages+=(prometheus-alertmanager)
+    [ -x /usr/sbin/nginx ] || command -v nginx >/dev/null || packages+=(nginx-light)
 fi
 if [ ${#packages[@]} -eq 0 ]; then
     exit 0

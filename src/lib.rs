@@ -18,6 +18,7 @@ pub mod flows;
 pub mod fuzzing;
 pub mod healthcheck;
 pub mod http;
+pub mod listener;
 pub mod metrics;
 pub mod secrets;
 pub mod serve;

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::embedded::Embedded;
 use crate::flows::Flows;
 use crate::http::system::ShuttingDown;
+use crate::listener::{self, Door};
 use crate::metrics::Metrics;
 use crate::server;
 use crate::store::Store;
@@ -110,7 +111,7 @@ impl Failure {
 /// Starts everything and waits for its end.
 async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     let mut signals = Signals::install().map_err(|error| format!("signal handlers: {error}"))?;
-    let listener = bind(&config.host, config.port)?;
+    let listener = listener::bind(&config.host, config.port)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     let service = tokio::select! {
         service = Service::start(config, listener) => service?,
@@ -122,18 +123,6 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     };
     announce(config, address);
     Ok(service.until_stopped(config, &mut signals).await?)
-}
-
-/// Binds before anything else is started.
-fn bind(host: &str, port: u16) -> Result<TcpListener, String> {
-    TcpListener::bind((host, port)).map_err(|error| {
-        let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "; choose another PORT, or stop what listens there",
-            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
-            _ => "",
-        };
-        format!("can't listen on HOST {host}, PORT {port}: {error}{hint}")
-    })
 }
 
 /// A host that a URL can name: where it listens on all addresses, this machine.
@@ -166,6 +155,7 @@ fn announce(config: &Config, address: std::net::SocketAddr) {
 struct Service {
     embedded: Option<Embedded>,
     store: Store,
+    door: Door,
     http: actix_web::dev::ServerHandle,
     http_ended: tokio::task::JoinHandle<std::io::Result<()>>,
     shutting_down: ShuttingDown,
@@ -198,11 +188,13 @@ impl Service {
             metrics,
             shutting_down: shutting_down.clone(),
         };
+        let door = Door::of(&listener);
         let http = server::start(listener, app, config.workers)
             .map_err(|error| format!("starting HTTP: {error}"))?;
         Ok(Self {
             embedded,
             store,
+            door,
             http: http.handle(),
             http_ended: tokio::spawn(http),
             shutting_down,
@@ -248,6 +240,8 @@ impl Service {
         // Early, so that the others have taken over when this replica's sweeps end.
         self.store.leave().await;
         tokio::time::sleep(delay).await;
+        self.door.shut();
+        tokio::time::sleep(listener::QUIET).await;
         self.store.stop_waiting(); // or requests that wait for a token would be in flight for a minute
         let drain = DRAIN_MAX.min(deadline.duration_since(Instant::now()) - AFTER_DRAIN);
         step(
@@ -329,20 +323,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_taken_port_is_told_with_its_variables() {
-        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = taken.local_addr().expect("bound").port();
-        let why = bind("127.0.0.1", port).expect_err("it is taken");
-        assert!(
-            why.contains(&format!("PORT {port}")) && why.contains("stop what listens"),
-            "{why}"
-        );
-    }
-
-    #[test]
     fn the_longest_delay_leaves_time_to_drain() {
         // `SHUTDOWN_DELAY` is at most 5 s; the subtraction in `stop` must not go below zero.
-        assert!(SHUTDOWN_MAX > Duration::from_secs(5) + AFTER_DRAIN);
+        assert!(SHUTDOWN_MAX > Duration::from_secs(5) + listener::QUIET + AFTER_DRAIN);
     }
 
     #[tokio::test]

@@ -3,11 +3,14 @@
 
 mod alerting;
 mod dashboards;
+mod docker;
+mod image;
 mod manifests;
 mod panels;
 mod process;
 mod prometheus;
 mod restore;
+mod rolling;
 mod rules;
 #[path = "../support/mod.rs"]
 mod support;

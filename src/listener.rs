@@ -1,0 +1,123 @@
+//! The listener: how it is opened, and how it is closed so that nobody is cut off.
+//!
+//! Closing a listening socket resets the connections that the kernel has taken and nobody has accepted yet, and a
+//! proxy that has sent a request on one of them can't know whether it ran. A proxy asks each replica until it is
+//! refused (open-source nginx asks no `/readyz`), so this happens to somebody in every restart under load. So the door
+//! is shut first: what asks for a connection is passed over in silence from then on and tries elsewhere or again, what
+//! has one is answered, and only then the socket is closed.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+/// From shutting the door to closing the listener. A connection that was half made then is made, accepted, and has
+/// brought its request by its end: round trips between machines of one network take a millisecond.
+pub const QUIET: Duration = Duration::from_millis(100);
+
+/// Binds before anything else is started.
+///
+/// # Errors
+/// A sentence with the variables that choose the address.
+pub fn bind(host: &str, port: u16) -> Result<TcpListener, String> {
+    TcpListener::bind((host, port)).map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "; choose another PORT, or stop what listens there",
+            std::io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
+            _ => "",
+        };
+        format!("can't listen on HOST {host}, PORT {port}: {error}{hint}")
+    })
+}
+
+/// The same socket once more, to shut it while the HTTP server has it.
+pub struct Door(Option<TcpListener>);
+
+impl Door {
+    #[must_use]
+    pub fn of(listener: &TcpListener) -> Self {
+        Self(listener.try_clone().ok())
+    }
+
+    /// Lets nobody in any more; who is inside stays. Where the system can't, it is as if there were no door.
+    pub fn shut(self) {
+        if let Some(listener) = self.0
+            && let Err(error) = refuse_silently(&listener)
+        {
+            tracing::debug!("the listener is closed without a quiet time: {error}");
+        }
+    }
+}
+
+/// A socket filter (the kernel's Documentation/networking/filter.rst) that drops every segment with SYN: it sees TCP
+/// segments from their header on. Dropped, not refused: who asks sends it again after a second at the most, and is
+/// refused then, by a closed port.
+#[cfg(target_os = "linux")]
+fn refuse_silently(listener: &TcpListener) -> std::io::Result<()> {
+    use socket2::{SockFilter, SockRef};
+
+    /// Offset of the flags in a TCP header (RFC 9293, 3.1), and the bit of SYN among them.
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    // Operation codes of linux/filter.h.
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),        // none of it
+        SockFilter::new(RETURN, 0, 0, u32::MAX), // all of it
+    ])
+}
+
+#[cfg(not(target_os = "linux"))]
+fn refuse_silently(_listener: &TcpListener) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_told_with_its_variables() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = taken.local_addr().expect("bound").port();
+        let why = bind("127.0.0.1", port).expect_err("it is taken");
+        assert!(
+            why.contains(&format!("PORT {port}")) && why.contains("stop what listens"),
+            "{why}"
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn behind_a_shut_door_nobody_comes_in_and_who_is_inside_stays() {
+        for host in ["127.0.0.1", "::1"] {
+            let listener = bind(host, 0).expect("a free port");
+            let address = listener.local_addr().expect("bound");
+            let mut accepted = TcpStream::connect(address).expect("it listens");
+            let (mut inside, _) = listener.accept().expect("a connection");
+            let mut queued = TcpStream::connect(address).expect("it listens");
+            Door::of(&listener).shut();
+            let limit = Duration::from_millis(100);
+            let refused = TcpStream::connect_timeout(&address, limit);
+            let refused = refused.expect_err("nobody comes in");
+            assert_eq!(refused.kind(), std::io::ErrorKind::TimedOut);
+            let (mut late, _) = listener.accept().expect("who was in line is let in");
+            for (caller, server) in [(&mut accepted, &mut inside), (&mut queued, &mut late)] {
+                caller.write_all(b"?").expect("a connection");
+                let mut byte = [0];
+                server.read_exact(&mut byte).expect("a byte");
+                server.write_all(b"!").expect("a connection");
+                caller.read_exact(&mut byte).expect("a byte");
+                assert_eq!(&byte, b"!");
+            }
+            drop(listener);
+            let refused = TcpStream::connect(address).expect_err("it is closed");
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        }
+    }
+}
