@@ -63,4 +63,4 @@ if [ -z "${KEEP:-}" ] || ! docker image inspect "$image" >/dev/null 2>&1; then
 fi
 docker image inspect --format "check-image: $image has {{.Size}} bytes" "$image"
 TOKEND_TEST_IMAGE=$image TOKEND_TEST_REDIS_IMAGE=$redis \
-    cargo test --locked --test operations -- image --nocapture
+    cargo test --locked --test operations -- image::
