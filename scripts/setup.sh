@@ -2,8 +2,8 @@
 # Makes sure that what tokend and its tests need is on PATH: a redis-server (7.0 or newer) or valkey-server,
 # and, for the tour of the README, curl. With `tests`, where there is apt-get, also what single tests need: Python for a
 # standard OAuth client and for schemas, Prometheus and Alertmanager for the alert rules and the dashboards, nginx for the
-# rolling restart. (Without them these tests are skipped, and say so.) No package's own service is started: tokend and its tests start what they
-# need, on sockets and ports of their own.
+# rolling restart. (Without them these tests are skipped, and say so.) No package's own service is started: tokend and its
+# tests start what they need, on sockets and ports of their own.
 set -euo pipefail
 
 packages=()
