@@ -78,7 +78,8 @@ async fn the_log_has_a_json_line_for_each_request_and_never_a_token() {
     let secrets = traffic(&service).await;
     eventually("all requests are logged", async || {
         let now = requests(&service.log());
-        now.values().sum::<usize>() == before.values().sum::<usize>() + 15
+        // More, where a line from before was read late.
+        now.values().sum::<usize>() >= before.values().sum::<usize>() + 15
     })
     .await;
     service.signal("TERM");
