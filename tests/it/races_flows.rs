@@ -100,7 +100,8 @@ async fn parallel_creates_never_pass_the_cap_and_reach_it() {
     let made = join_all(calls).await.into_iter();
     let made: Vec<_> = made.filter_map(|made| made.expect("create")).collect();
     assert_eq!(made.len(), 20);
-    // Each one that goes makes room for one.
+    // Each one that goes makes room for one. It may be behind a create, which sees each partition full once and says so;
+    // once all are still, what is left is found.
     let mut tasks = JoinSet::new();
     for (family, _) in made {
         let (f, g) = (f.store.clone(), g.store.clone());
@@ -113,17 +114,14 @@ async fn parallel_creates_never_pass_the_cap_and_reach_it() {
                 .await
         });
     }
-    let again = tasks.join_all().await;
-    assert!(
-        again
-            .into_iter()
-            .all(|made| made.expect("create").is_some())
-    );
-    let full = f
-        .store
-        .create_family(Flow::OneTime, None, Metadata::default())
-        .await;
-    assert!(full.expect("create").is_none());
+    let again = tasks.join_all().await.into_iter();
+    let again = again.filter(|made| made.as_ref().expect("create").is_some());
+    for place in again.count()..=20 {
+        let one_more = f
+            .store
+            .create_family(Flow::OneTime, None, Metadata::default());
+        assert_eq!(one_more.await.expect("create").is_some(), place < 20);
+    }
     f.assert_consistent().await;
 }
 
