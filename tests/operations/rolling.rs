@@ -4,11 +4,12 @@
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::process::{Directory, Process, Tokend, http_client, on_path, repository, skip};
-use crate::support::{OwnRedis, Port, eventually};
+use crate::support::{OwnRedis, PATIENCE, Port, eventually};
 
 const REPLICAS: usize = 3;
 /// Callers at the same time, and tokens: so many that none is ever refused one.
@@ -34,8 +35,23 @@ fn configuration(directory: &Directory, port: u16, replicas: &[u16]) -> String {
     text
 }
 
+/// Ends in order: killed, it would leave its workers behind.
+struct Nginx(Process);
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if self.0.ended().is_none() {
+            self.0.signal("TERM");
+        }
+        let until = Instant::now() + PATIENCE;
+        while self.0.ended().is_none() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 /// nginx, and the URL at which it answers for the replicas on these ports.
-async fn start_nginx(directory: &Directory, port: u16, replicas: &[u16]) -> (Process, String) {
+async fn start_nginx(directory: &Directory, port: u16, replicas: &[u16]) -> (Nginx, String) {
     let text = configuration(directory, port, replicas);
     let file = directory.write("nginx.conf", &text);
     let nginx = on_path("nginx").expect("looked up before");
@@ -44,15 +60,15 @@ async fn start_nginx(directory: &Directory, port: u16, replicas: &[u16]) -> (Pro
         // As root it would give its workers to a user who may not write here.
         .args(["-e", "stderr", "-g", "daemon off; user root;", "-c"])
         .arg(file);
-    let mut process = Process::start(&mut command);
+    let mut nginx = Nginx(Process::start(&mut command));
     let url = format!("http://127.0.0.1:{port}");
     eventually("nginx answers", async || {
-        assert!(process.ended().is_none(), "{:#?}", process.log());
+        assert!(nginx.0.ended().is_none(), "{:#?}", nginx.0.log());
         let answer = http_client().get(format!("{url}/livez")).send().await;
         answer.is_ok_and(|answer| answer.status() == 200)
     })
     .await;
-    (process, url)
+    (nginx, url)
 }
 
 /// One answer, which must be a 200.
@@ -132,7 +148,7 @@ async fn a_rolling_restart_behind_nginx_costs_no_request() {
         answered += more;
         failed.extend(wrong);
     }
-    assert!(failed.is_empty(), "{failed:#?}\n{:#?}", nginx.log());
+    assert!(failed.is_empty(), "{failed:#?}\n{:#?}", nginx.0.log());
     println!("{answered} requests, none failed");
     // Each caller gave back what it had been given.
     let told = http.get(&pool).send().await.expect("an answer");
