@@ -14,6 +14,7 @@ mod flows;
 mod redis_url;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -25,6 +26,7 @@ use self::env::Env;
 pub use self::env::variable_names;
 pub use self::flows::{CorsOrigins, FlowSettings, Secrets, one_time_lifetime};
 pub use self::redis_url::RedisUrl;
+pub use self::traces::{SecretHeaders, TraceSampler, TraceSettings};
 use crate::store::{Durability, StoreConfig};
 use crate::telemetry::{Format, LogFilter};
 use crate::token::{PARTITIONS_MAX, Policy};
@@ -65,6 +67,8 @@ pub struct Config {
     pub key_prefix: String,
     /// `DURABILITY`, `WAIT_REPLICAS`, `WAIT_TIMEOUT_MS`.
     pub durability: Durability,
+    /// Where traces go; `None`: off.
+    pub traces: Option<TraceSettings>,
     /// `WORKERS`.
     pub workers: usize,
     /// `SHUTDOWN_DELAY`.
@@ -174,6 +178,7 @@ impl Config {
             default_policy: default_policy(&env, &mut read),
             flows: FlowSettings::read(&env, &mut read, workers.min(cores)),
             durability: durability::read(&env, &mut read),
+            traces: traces::read(&env, &mut read),
             log_filter: read.take(
                 "LOG_LEVEL",
                 env.log_level,

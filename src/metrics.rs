@@ -64,6 +64,7 @@ pub struct Metrics {
     pub redis_primaries: IntGaugeVec,
     pub replicas: IntGauge,
     pub ready: IntGauge,
+    pub spans_dropped: IntCounterVec,
 }
 
 fn histogram(
@@ -225,6 +226,12 @@ impl Metrics {
                 "tokend_ready",
                 "1 if this replica can serve now, as /readyz says; else 0.",
             ),
+            spans_dropped: counter(
+                r,
+                "tokend_spans_dropped_total",
+                "Spans of traces that were lost, by why: queue (it was full), export (the collector did not take them).",
+                &["reason"],
+            ),
             registry,
         };
         metrics.begin_at_zero();
@@ -239,6 +246,9 @@ impl Metrics {
         }
         for kind in ["unavailable", "unknown", "protocol"] {
             self.store_errors.with_label_values(&[kind]);
+        }
+        for reason in ["queue", "export"] {
+            self.spans_dropped.with_label_values(&[reason]);
         }
         self.set_primaries(0, 0);
     }
@@ -302,12 +312,7 @@ impl Metrics {
 
     /// Counts a call that got no answer, whether it was sent or not.
     pub fn store_failed(&self, error: &StoreError) {
-        let kind = match error {
-            StoreError::Unavailable(_) => "unavailable",
-            StoreError::OutcomeUnknown(_) => "unknown",
-            StoreError::Protocol(_) => "protocol",
-        };
-        self.store_errors.with_label_values(&[kind]).inc();
+        self.store_errors.with_label_values(&[error.kind()]).inc();
     }
 
     /// The Prometheus text format, version 0.0.4.

@@ -23,6 +23,7 @@ use crate::listener::{self, Door};
 use crate::metrics::Metrics;
 use crate::server;
 use crate::store::Store;
+use crate::traces::Traces;
 use crate::version::version;
 
 /// `EX_CONFIG` of sysexits.h: the configuration is wrong, starting again will not help.
@@ -34,6 +35,8 @@ pub const SHUTDOWN_MAX: Duration = Duration::from_millis(9_500);
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Longest that the store may take to send what is queued.
 const STORE_STOP_MAX: Duration = Duration::from_secs(2);
+/// Longest that a collector may take for the last traces.
+const TRACES_STOP_MAX: Duration = Duration::from_secs(1);
 /// Kept back, while draining, for the steps after it.
 const AFTER_DRAIN: Duration = Duration::from_secs(2);
 
@@ -158,6 +161,7 @@ struct Service {
     door: Door,
     http: actix_web::dev::ServerHandle,
     http_ended: tokio::task::JoinHandle<std::io::Result<()>>,
+    traces: Traces,
     shutting_down: ShuttingDown,
 }
 
@@ -173,6 +177,10 @@ impl Service {
             }
         };
         let metrics = Arc::new(Metrics::new());
+        let traces = match &config.traces {
+            Some(settings) => Traces::start(settings, &metrics).map_err(Failure::configuration)?,
+            None => Traces::default(),
+        };
         let shutting_down = ShuttingDown::default();
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         let data_dir = embedded.as_ref().map(|_| config.data_dir.as_path());
@@ -180,12 +188,14 @@ impl Service {
         let flows = Flows::new(config.flows.clone(), public_url, data_dir);
         let flows = flows.map_err(Failure::configuration)?;
         // After the keys: what is wrong with those, waiting for Redis does not mend.
-        let store = Store::start(config.store(url), Arc::clone(&metrics)).await;
+        let store =
+            Store::start_traced(config.store(url), Arc::clone(&metrics), traces.clone()).await;
         let store = store.map_err(|error| error.to_string())?;
         let app = server::App {
             store: store.clone(),
             flows: Arc::new(flows),
             metrics,
+            traces: traces.clone(),
             shutting_down: shutting_down.clone(),
         };
         let door = Door::of(&listener);
@@ -197,6 +207,7 @@ impl Service {
             door,
             http: http.handle(),
             http_ended: tokio::spawn(http),
+            traces,
             shutting_down,
         })
     }
@@ -252,9 +263,13 @@ impl Service {
         .await;
         let store_deadline = deadline.min(Instant::now() + STORE_STOP_MAX);
         step("the store", store_deadline, self.store.stop()).await;
-        if let Some(embedded) = self.embedded {
-            step("redis-server", deadline, embedded.stop()).await;
-        }
+        // Neither needs the other, and the traces may lack their collector.
+        let last = self.traces.stop(TRACES_STOP_MAX);
+        tokio::join!(step("traces", deadline, last), async {
+            if let Some(embedded) = self.embedded {
+                step("redis-server", deadline, embedded.stop()).await;
+            }
+        });
     }
 }
 

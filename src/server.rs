@@ -21,6 +21,7 @@ use crate::http::system::{ShuttingDown, show_livez, show_metrics, show_readyz};
 use crate::http::{oauth, one_time, pools, sessions, temporary, token, tokens};
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::traces::Traces;
 
 /// Longest life of an idle connection. Above the 60 s after which common load balancers close
 /// theirs: the side that sends requests must be the first to close, or it meets a reset.
@@ -40,6 +41,8 @@ pub struct App {
     pub flows: Arc<Flows>,
     /// The metrics of this process.
     pub metrics: Arc<Metrics>,
+    /// Where requests are told of.
+    pub traces: Traces,
     /// Begun by whoever stops the server, before it does.
     pub shutting_down: ShuttingDown,
 }
@@ -153,6 +156,7 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
     let flows = web::Data::from(app.flows);
     let metrics = web::Data::from(app.metrics);
     count_problems_from_zero(&metrics);
+    let traces = web::Data::new(app.traces);
     let shutting_down = web::Data::new(app.shutting_down);
     let server = HttpServer::new(move || {
         Routes::new()
@@ -160,6 +164,7 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
             .app_data(docs.clone())
             .app_data(flows.clone())
             .app_data(metrics.clone())
+            .app_data(traces.clone())
             .app_data(shutting_down.clone())
             .app_data(dumping.clone())
             .wrap(from_fn(catch_panics))

@@ -528,6 +528,9 @@ const BOUNDARIES: &[(&str, &[&str])] = &[
     ),
     ("actix_rt", &["src/http/", "src/server.rs", "src/serve.rs"]),
     (".lua\"", &["src/store/"]),
+    ("opentelemetry", &["src/traces/"]),
+    ("opentelemetry_sdk", &["src/traces/"]),
+    ("opentelemetry_otlp", &["src/traces/"]),
 ];
 
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
@@ -576,6 +579,8 @@ fn a_crossed_boundary_is_found() {
         ("src/http/a.rs", "// fred::types\nuse actix_web::web;\n", 0),
         ("src/store/a.rs", "use actix_web::web;\n", 1),
         ("src/token/mod.rs", "let x = actix_web::rt::spawn();\n", 1),
+        ("src/store/a.rs", "use opentelemetry::Context;\n", 1),
+        ("src/traces/a.rs", "use opentelemetry::Context;\n", 0),
         ("src/http/a.rs", "include_str!(\"../lua/assign.lua\")\n", 1),
     ] {
         assert_eq!(

@@ -5,7 +5,7 @@
 use std::sync::Once;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Number;
@@ -59,6 +59,7 @@ impl Client {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
+            .default_headers(trace_context(|name| std::env::var(name).ok()))
             .user_agent(format!("tokend/{VERSION}"))
             // A redirected POST would become a GET: say so instead of asking another question.
             .redirect(reqwest::redirect::Policy::none());
@@ -213,12 +214,25 @@ impl Client {
     }
 }
 
+/// Whoever ran us may have put the trace that it works in into the environment, and we go on with it
+/// (<https://opentelemetry.io/docs/specs/otel/context/env-carriers/>). COMMAND of `tokend lease` inherits both variables.
+fn trace_context(variable: impl Fn(&str) -> Option<String>) -> HeaderMap {
+    let carried = [("TRACEPARENT", "traceparent"), ("TRACESTATE", "tracestate")];
+    let headers = carried.into_iter().filter_map(|(name, header)| {
+        let given = variable(name).filter(|given| !given.is_empty())?;
+        // What can't be a header is not worth failing for: the service looks at what is in it.
+        let value = HeaderValue::from_str(&given).ok()?;
+        Some((HeaderName::from_static(header), value))
+    });
+    headers.collect()
+}
+
 /// A pool's name needs no escaping: its characters are all safe in a path.
 fn pool_path(pool: &PoolName, verb: &str) -> String {
     format!("/v1/pools/{pool}{verb}")
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_matches(['[', ']']);
     host == "localhost"
         || bare
@@ -316,6 +330,18 @@ mod tests {
         let client = Client::new(parse_url("http://localhost:1/prefix/").unwrap()).unwrap();
         let request = client.request(Method::GET, "/v1/pools").build().unwrap();
         assert_eq!(request.url().as_str(), "http://localhost:1/prefix/v1/pools");
+    }
+
+    #[test]
+    fn the_trace_in_the_environment_is_carried_on() {
+        let headers = trace_context(|name| match name {
+            "TRACEPARENT" => Some("00-1-2-01".to_owned()),
+            _ => Some(String::new()),
+        });
+        assert_eq!(headers.len(), 1);
+        assert_eq!(headers["traceparent"], "00-1-2-01");
+        assert!(trace_context(|_| None).is_empty());
+        assert!(trace_context(|_| Some("a\nb".to_owned())).is_empty());
     }
 
     #[test]

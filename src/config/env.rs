@@ -83,6 +83,32 @@ pub(super) struct Env {
     pub app_description: Option<String>,
     /// `CORS_ORIGINS`: origins whose pages may call this service; `*`: any.
     pub cors_origins: Option<String>,
+    /// `OTEL_SDK_DISABLED`: whether tracing is off whatever else says.
+    pub otel_sdk_disabled: Option<String>,
+    /// `OTEL_TRACES_EXPORTER`: `otlp`, or `none` for no traces.
+    pub otel_traces_exporter: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: the collector; traces go to `v1/traces` below it.
+    pub otel_exporter_otlp_endpoint: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`: the whole URL that traces go to, instead.
+    pub otel_exporter_otlp_traces_endpoint: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_PROTOCOL`: only `http/protobuf`.
+    pub otel_exporter_otlp_protocol: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL`: the same, for traces alone.
+    pub otel_exporter_otlp_traces_protocol: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_HEADERS`: headers for the collector; may hold a key.
+    pub otel_exporter_otlp_headers: Option<String>,
+    /// `OTEL_SERVICE_NAME`: as whom traces show this service.
+    pub otel_service_name: Option<String>,
+    /// `OTEL_RESOURCE_ATTRIBUTES`: what else they say of it.
+    pub otel_resource_attributes: Option<String>,
+    /// `OTEL_TRACES_SAMPLER`: which traces are kept.
+    pub otel_traces_sampler: Option<String>,
+    /// `OTEL_TRACES_SAMPLER_ARG`: which part of them, for `traceidratio`.
+    pub otel_traces_sampler_arg: Option<String>,
+    /// `OTEL_BSP_SCHEDULE_DELAY`: milliseconds between two exports.
+    pub otel_bsp_schedule_delay: Option<String>,
+    /// `OTEL_BSP_MAX_QUEUE_SIZE`: most spans that wait for one.
+    pub otel_bsp_max_queue_size: Option<String>,
 }
 
 /// The names of all variables that tokend reads: the fields of `Env`, in capitals.

@@ -196,7 +196,7 @@ pub fn one_time_lifetime(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be 30min to 96h, such as 90min or 2h".to_owned())
 }
 
-fn switch(text: &str) -> Result<bool, String> {
+pub(super) fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
         "false" | "0" | "no" | "off" => Ok(false),

@@ -8,6 +8,7 @@ use actix_web::middleware::Condition;
 
 use super::observe::X_REQUEST_ID;
 use super::problem::Problem;
+use super::trace::TRACERESPONSE;
 use crate::config::CorsOrigins;
 
 /// For how long a browser need not ask again, seconds: the settings change with a restart, and browsers cap it
@@ -38,10 +39,13 @@ pub fn cors(origins: &CorsOrigins) -> Condition<Cors> {
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("user"),
             X_REQUEST_ID,
+            HeaderName::from_static("traceparent"),
+            HeaderName::from_static("tracestate"),
         ])
         // The three of common use, and the two that the later drafts made of them.
         .expose_headers([
             X_REQUEST_ID,
+            TRACERESPONSE,
             header::RETRY_AFTER,
             HeaderName::from_static("ratelimit"),
             HeaderName::from_static("ratelimit-policy"),

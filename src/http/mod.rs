@@ -30,4 +30,5 @@ pub mod system;
 pub mod temporary;
 pub mod token;
 pub mod tokens;
+pub mod trace;
 pub mod unified;

@@ -17,10 +17,13 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, web};
 use futures_util::FutureExt;
+use tracing::field::display;
 
 use super::cors;
 use super::problem::{Problem, Slug};
+use super::trace::{set_traceresponse, span_of};
 use crate::metrics::Metrics;
+use crate::traces::{RequestSpan, within};
 
 /// Most characters of a caller's request id: a UUID has 36, a trace id 55.
 const REQUEST_ID_CHARS_MAX: usize = 128;
@@ -82,24 +85,28 @@ struct Watch {
     id: String,
     started: Instant,
     metrics: Option<web::Data<Metrics>>,
+    span: Option<RequestSpan>,
     finished: bool,
 }
 
 impl Watch {
-    fn finish(mut self, status: StatusCode, cause: Option<&str>) {
+    fn finish(mut self, status: StatusCode, slug: Option<Slug>, cause: Option<&str>) {
         self.finished = true;
-        self.record(status.as_u16(), cause);
+        self.record(status.as_u16(), slug, cause);
     }
 
-    fn count(&self, problem: &Problem) {
-        if let Some(metrics) = &self.metrics {
-            let kind = problem.slug().as_str();
+    fn record(&self, status: u16, slug: Option<Slug>, cause: Option<&str>) {
+        if let Some(span) = &self.span {
+            span.end(status, slug.map(Slug::as_str));
+        }
+        if let (Some(slug), Some(metrics)) = (slug, &self.metrics) {
+            let kind = slug.as_str();
             metrics.http_problems.with_label_values(&[kind]).inc();
         }
-    }
-
-    fn record(&self, status: u16, cause: Option<&str>) {
         let (route, method, request_id) = (self.route.as_str(), self.method, self.id.as_str());
+        // A field that is none is not there.
+        let (trace_id, span_id) = self.span.as_ref().map(RequestSpan::ids).unzip();
+        let (trace_id, span_id) = (trace_id.map(display), span_id.map(display));
         let elapsed = self.started.elapsed();
         // Three digits behind the point; the rest is noise.
         let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
@@ -117,11 +124,22 @@ impl Watch {
                 status,
                 duration_ms,
                 request_id,
+                trace_id,
+                span_id,
                 cause,
                 "request"
             );
         } else {
-            tracing::info!(route, method, status, duration_ms, request_id, "request");
+            tracing::info!(
+                route,
+                method,
+                status,
+                duration_ms,
+                request_id,
+                trace_id,
+                span_id,
+                "request"
+            );
         }
     }
 }
@@ -129,7 +147,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if !self.finished {
-            self.record(STATUS_CALLER_LEFT, None);
+            self.record(STATUS_CALLER_LEFT, None, None);
         }
     }
 }
@@ -151,10 +169,11 @@ pub async fn observe(
         id: id.0.clone(),
         started: Instant::now(),
         metrics: request.app_data::<web::Data<Metrics>>().cloned(),
+        span: span_of(&request, method_label(request.method())),
         finished: false,
     };
     request.extensions_mut().insert(id);
-    match next.call(request).await {
+    match within(watch.span.as_ref(), next.call(request)).await {
         Ok(response) => Ok(tell(response, watch)),
         Err(error) => Err(tell_without_request(&error, watch)),
     }
@@ -198,11 +217,13 @@ fn rendered(problem: &Problem, id: &str, replaced: &HeaderMap) -> HttpResponse {
     response
 }
 
-fn set_request_id(headers: &mut HeaderMap, id: &str) {
+/// What tells the caller how to find this request again.
+fn set_ids(headers: &mut HeaderMap, watch: &Watch) {
     // An id is made of header characters: see `request_id`.
-    if let Ok(value) = HeaderValue::from_str(id) {
+    if let Ok(value) = HeaderValue::from_str(&watch.id) {
         headers.insert(X_REQUEST_ID, value);
     }
+    set_traceresponse(headers, watch.span.as_ref());
 }
 
 /// Ends a request that was answered, be it with a problem.
@@ -211,16 +232,14 @@ fn tell(response: ServiceResponse<impl MessageBody + 'static>, watch: Watch) -> 
     let told = problem
         .as_ref()
         .map(|it| rendered(it, &watch.id, response.headers()));
-    if let Some(problem) = &problem {
-        watch.count(problem);
-    }
+    let slug = problem.as_ref().map(|it| it.slug());
     let cause = problem.and_then(|it| it.cause().map(ToOwned::to_owned));
     let mut response = match told {
         Some(told) => response.into_response(told),
         None => response.map_into_boxed_body(),
     };
-    set_request_id(response.headers_mut(), &watch.id);
-    watch.finish(response.status(), cause.as_deref());
+    set_ids(response.headers_mut(), &watch);
+    watch.finish(response.status(), slug, cause.as_deref());
     response
 }
 
@@ -228,9 +247,8 @@ fn tell(response: ServiceResponse<impl MessageBody + 'static>, watch: Watch) -> 
 fn tell_without_request(error: &Error, watch: Watch) -> Error {
     let problem = problem_of(error);
     let mut response = rendered(&problem, &watch.id, error.error_response().headers());
-    set_request_id(response.headers_mut(), &watch.id);
-    watch.count(&problem);
-    watch.finish(response.status(), problem.cause());
+    set_ids(response.headers_mut(), &watch);
+    watch.finish(response.status(), Some(problem.slug()), problem.cause());
     InternalError::from_response(problem.to_string(), response).into()
 }
 

@@ -13,6 +13,7 @@ use super::reply::Reply;
 use super::shard::{Shard, number, number_or_zero, text_or_empty};
 use super::unblock::Unblock;
 use crate::token::{AssignOutcome, Grant, Holder, IdempotencyKey, StoreError, TokenValue};
+use crate::traces::Caller;
 
 /// How long a grant that nobody was told of is tried to be given back: longer than a failover takes.
 const GIVE_BACK_MAX: Duration = Duration::from_secs(15);
@@ -106,7 +107,8 @@ impl Drop for Offer {
         };
         let shard = self.shard.clone();
         let runtime = store.runtime.clone();
-        runtime.spawn(async move { give_back(&store, &shard, &grant).await });
+        let work = async move { give_back(&store, &shard, &grant).await };
+        runtime.spawn(Caller::current().carry(work));
     }
 }
 

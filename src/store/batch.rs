@@ -13,12 +13,13 @@ use tokio::sync::oneshot;
 use tracing::{Instrument, debug_span, error};
 
 use super::keys::Partition;
-use super::redis::{Called, Redis, UNCONFIRMED};
+use super::redis::{Called, Redis, UNCONFIRMED, error_of};
 use super::reply::Reply;
 use super::script::Script;
 use super::shard::Shard;
 use crate::metrics::Metrics;
 use crate::token::StoreError;
+use crate::traces::{CallSpan, Caller, Sent};
 
 /// Most tokens in one call (or one larger item): about 10 ms of Redis.
 pub(super) const BATCH_TOKENS_MAX: usize = 1_000;
@@ -57,6 +58,7 @@ pub(super) enum Done<O> {
 struct Waiting<V: Verb> {
     item: V,
     since: Instant,
+    caller: Caller,
     answer: oneshot::Sender<Result<Done<V::Outcome>, StoreError>>,
 }
 
@@ -103,6 +105,8 @@ impl<V: Verb> Batcher<V> {
     /// call's own limit. Dropped before it was sent, the item is never sent.
     pub async fn submit(self: &Arc<Self>, item: V) -> Result<Done<V::Outcome>, StoreError> {
         let (answer, answered) = oneshot::channel();
+        let caller = Caller::current();
+        caller.note_pool(item.shard().pool.as_str());
         let starts = {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
             if queue.tokens >= QUEUE_TOKENS_MAX {
@@ -112,6 +116,7 @@ impl<V: Verb> Batcher<V> {
             queue.waiting.push_back(Waiting {
                 item,
                 since: Instant::now(),
+                caller,
                 answer,
             });
             !std::mem::replace(&mut queue.sending, true)
@@ -206,10 +211,17 @@ impl<V: Verb> Batcher<V> {
             .batch_size
             .with_label_values(&[V::NAME])
             .observe(batch.len() as f64);
-        let called = self
-            .redis
-            .call(&self.script, self.partition.slot, keys, args);
-        match called.await {
+        let slot = self.partition.slot;
+        let callers = batch.iter().map(|waiting| &waiting.caller);
+        let span = CallSpan::start(callers, || Sent {
+            script: V::NAME,
+            partition: Some(self.partition.number),
+            items: batch.len(),
+            server: self.redis.server(slot),
+        });
+        let called = self.redis.call(&self.script, slot, keys, args).await;
+        span.end(error_of(&called));
+        match called {
             Ok(called) if called.answer.replies.len() == batch.len() => self.tell(batch, called),
             Ok(called) => {
                 let (sent, got) = (batch.len(), called.answer.replies.len());
@@ -246,7 +258,9 @@ impl<V: Verb> Batcher<V> {
                 drop(done);
                 Err(self.unconfirmed())
             };
-            let _ = waiting.answer.send(done);
+            // If nobody takes it, what that makes is done in the caller's name.
+            let Waiting { caller, answer, .. } = waiting;
+            caller.run(|| drop(answer.send(done)));
         }
     }
 }

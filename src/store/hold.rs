@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use super::Inner;
 use super::reserve::{Reserve, Wanted};
 use super::shard::Shard;
+use crate::traces::Caller;
 
 /// Reservations of one name. What is not kept is let go of, however the call ends; if even that can't be sent, it
 /// lapses.
@@ -36,7 +37,11 @@ impl Hold {
     pub async fn let_go(mut self) {
         let undo = self.undo();
         // A task of its own: whoever waits here may leave.
-        let _ = self.inner.runtime.spawn(undo).await;
+        let _ = self
+            .inner
+            .runtime
+            .spawn(Caller::current().carry(undo))
+            .await;
     }
 
     fn undo(&mut self) -> impl Future<Output = ()> + Send + use<> {
@@ -62,6 +67,7 @@ impl Drop for Hold {
     fn drop(&mut self) {
         if !self.kept && !self.asked.is_empty() {
             let undo = self.undo();
+            let undo = Caller::current().carry(undo);
             self.inner.runtime.clone().spawn(undo);
         }
     }

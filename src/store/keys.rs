@@ -13,6 +13,8 @@ pub(super) const SLOTS: u16 = 16_384;
 /// The names of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Partition {
+    /// From 0.
+    pub number: usize,
     /// Before each key of the partition. Never exists itself.
     pub prefix: String,
     /// Never exists; declared with `prefix` by each call, so that a Redis that is moving the slot
@@ -60,6 +62,7 @@ impl Keys {
             .map(|index| {
                 let prefix = format!("{root}:{{{}}}", tag(index, partitions));
                 Partition {
+                    number: index as usize,
                     guard: format!("{prefix}:guard"),
                     alarm: format!("{prefix}:alarm"),
                     slot: slot_of(&prefix),

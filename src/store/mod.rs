@@ -82,7 +82,7 @@ use self::generate::Generate;
 use self::inspect::Inspect;
 use self::keep_alive::KeepAlive;
 use self::keys::{Keys, slot_of};
-use self::redis::{Redis, UNCONFIRMED};
+use self::redis::{Redis, UNCONFIRMED, error_of};
 use self::register::Entry;
 use self::registry::Registry;
 use self::reply::Answer;
@@ -94,6 +94,7 @@ use self::wait::Wait;
 use self::waiting::Waits;
 use crate::metrics::Metrics;
 use crate::token::{PoolName, StoreError};
+use crate::traces::{CallSpan, Caller, Sent, Traces};
 
 /// Longest that any answer takes, with what HTTP adds less than 2 s. A call has its own, shorter limits;
 /// this one holds however many calls there are.
@@ -141,6 +142,8 @@ struct Inner {
     /// What was found on the Redis servers, and told.
     told: checks::Told,
     metrics: Arc<Metrics>,
+    /// Where sweeps are told of.
+    traces: Traces,
     /// The layout is agreed: what lies in this Redis is our data set.
     prepared: AtomicBool,
     runtime: Handle,
@@ -195,6 +198,16 @@ impl Inner {
         keys: Vec<String>,
         args: Vec<fred::types::Value>,
     ) -> Result<Answer, StoreError> {
+        self.call_in(None, script, keys, args).await
+    }
+
+    async fn call_in(
+        &self,
+        partition: Option<usize>,
+        script: &Script,
+        keys: Vec<String>,
+        args: Vec<fred::types::Value>,
+    ) -> Result<Answer, StoreError> {
         let slot = keys.first().map_or(0, |key| slot_of(key));
         if self
             .redis
@@ -204,7 +217,15 @@ impl Inner {
         {
             return Err(self.not_connected());
         }
-        let called = self.redis.call(script, slot, keys, args).await?;
+        let span = CallSpan::start(&[Caller::current()], || Sent {
+            script: script.name,
+            partition,
+            items: 1,
+            server: self.redis.server(slot),
+        });
+        let called = self.redis.call(script, slot, keys, args).await;
+        span.end(error_of(&called));
+        let called = called?;
         if called.confirmed {
             return Ok(called.answer);
         }
@@ -221,9 +242,9 @@ impl Inner {
         partition: usize,
         args: Vec<fred::types::Value>,
     ) -> Result<Answer, StoreError> {
-        let partition = &self.keys.partitions[partition];
-        let keys = vec![partition.prefix.clone(), partition.guard.clone()];
-        self.call(script, keys, args).await
+        let names = &self.keys.partitions[partition];
+        let keys = vec![names.prefix.clone(), names.guard.clone()];
+        self.call_in(Some(partition), script, keys, args).await
     }
 
     /// A plain read of one key.

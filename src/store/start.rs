@@ -19,6 +19,7 @@ use super::waiting::Waits;
 use super::{Batchers, Diagnosis, Durability, Inner, Store, checks, sweep};
 use crate::metrics::Metrics;
 use crate::token::{FlowsLimits, Policy};
+use crate::traces::Traces;
 
 /// Longest that starting waits for a Redis that is away; then it goes on in the background, and
 /// `/readyz` says so.
@@ -56,7 +57,19 @@ impl Store {
     /// # Errors
     /// Where waiting can't help: a bad URL, another number of partitions, a Redis that is too old.
     pub async fn start(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StartError> {
-        let inner = assemble(config, metrics)?;
+        Self::start_traced(config, metrics, Traces::default()).await
+    }
+
+    /// The same, and sweeps are told of there.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_traced(
+        config: StoreConfig,
+        metrics: Arc<Metrics>,
+        traces: Traces,
+    ) -> Result<Self, StartError> {
+        let inner = assemble(config, metrics, traces)?;
         sweep::start(&inner);
         let mut progress = keep_prepared(inner.clone());
         keep_reloading(inner.clone());
@@ -85,7 +98,7 @@ impl Store {
     /// # Errors
     /// When Redis does not answer within `START_MS_MAX`, or is too old.
     pub async fn for_users(config: StoreConfig) -> Result<Self, StartError> {
-        let inner = assemble(config, Arc::new(Metrics::new()))?;
+        let inner = assemble(config, Arc::new(Metrics::new()), Traces::default())?;
         let limit = Duration::from_millis(START_MS_MAX);
         let slot = slot_of(&inner.keys.users);
         let connected = tokio::time::timeout(limit, prepare::connect_for(&inner, slot)).await;
@@ -108,7 +121,7 @@ impl Store {
     /// # Errors
     /// When none answers within `START_MS_MAX`.
     pub async fn diagnose(config: StoreConfig) -> Result<Vec<Diagnosis>, StartError> {
-        let inner = assemble(config, Arc::new(Metrics::new()))?;
+        let inner = assemble(config, Arc::new(Metrics::new()), Traces::default())?;
         let limit = Duration::from_millis(START_MS_MAX);
         let _ = tokio::time::timeout(limit, all_connected(&inner)).await;
         let nodes = inner.redis.nodes();
@@ -144,7 +157,11 @@ async fn all_connected(inner: &Inner) {
 }
 
 /// All parts, at rest but for the connection.
-fn assemble(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<Inner>, StartError> {
+fn assemble(
+    config: StoreConfig,
+    metrics: Arc<Metrics>,
+    traces: Traces,
+) -> Result<Arc<Inner>, StartError> {
     let keys = Keys::new(&config.key_prefix, config.partitions);
     let scripts = Scripts::new();
     let redis = Redis::start(&config.url, config.durability, metrics.clone())?;
@@ -173,6 +190,7 @@ fn assemble(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Arc<Inner>, St
         waits: Waits::default(),
         told: checks::Told::default(),
         metrics,
+        traces,
         prepared: AtomicBool::new(false),
         runtime: Handle::current(),
     }))

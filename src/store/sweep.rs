@@ -5,7 +5,7 @@
 //! is under 1 s, no deadline meets a replica unannounced, even with every event lost.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rand::RngExt;
 use tokio::sync::Notify;
@@ -15,6 +15,7 @@ use tracing::{debug, trace};
 use super::shard::number;
 use super::{Inner, duty};
 use crate::token::StoreError;
+use crate::traces::{Sent, Swept};
 
 /// Most entries of a call that looks what is due: about 1 ms of Redis, for all partitions may look at once.
 const LOOK_ENTRIES_MAX: u64 = 100;
@@ -136,9 +137,18 @@ async fn sweep(
         return Ok(Next::In(Duration::from_millis(RETRY_MS)));
     }
     let args = vec![number(entries_max)];
+    let since = inner.traces.clock();
     let answer = inner
         .call_partition(&inner.scripts.sweep, partition, args)
-        .await?;
+        .await;
+    let tell = |entries, error| tell(inner, partition, since, trigger, entries, error);
+    // What was not sent is no sweep: while Redis is away there would be one every 100 ms.
+    if let Err(error) = &answer
+        && !matches!(error, StoreError::Unavailable(_))
+    {
+        tell(0, Some(error.kind()));
+    }
+    let answer = answer?;
     inner
         .metrics
         .sweeps
@@ -151,6 +161,10 @@ async fn sweep(
         return reply.unknown();
     }
     let (entries, more) = (reply.int()?, reply.int()? > 0);
+    // A replica looks twice a second in each partition, and mostly in vain: of that no trace tells.
+    if entries > 0 {
+        tell(entries, None);
+    }
     trace!(
         partition,
         entries,
@@ -166,6 +180,31 @@ async fn sweep(
         at.saturating_sub(now) + rand::rng().random_range(0..JITTER_MS)
     });
     Ok(Next::In(Duration::from_millis(due.clamp(1, floor))))
+}
+
+/// For a trace: a sweep since then, if there are traces.
+fn tell(
+    inner: &Inner,
+    partition: usize,
+    since: Option<SystemTime>,
+    trigger: Trigger,
+    entries: u64,
+    error: Option<&'static str>,
+) {
+    let Some(since) = since else { return };
+    let slot = inner.keys.partitions[partition].slot;
+    inner.traces.swept(&Swept {
+        since,
+        sent: Sent {
+            script: inner.scripts.sweep.name,
+            partition: Some(partition),
+            items: 0,
+            server: inner.redis.server(slot),
+        },
+        trigger: trigger.as_str(),
+        entries,
+        error,
+    });
 }
 
 #[cfg(test)]

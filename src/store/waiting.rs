@@ -21,6 +21,7 @@ use super::wait::{Spot, Step, Wait, Waited};
 use super::{Inner, Store};
 use crate::metrics::Refused;
 use crate::token::{AssignOutcome, PoolName, StoreError};
+use crate::traces::Caller;
 
 /// Longest time between two questions of a waiter: half of what the script takes for death, so that one may be
 /// lost.
@@ -255,7 +256,8 @@ impl Waiter {
         }
         let inner = self.inner.clone();
         let (pool, request, waiter) = (self.pool.clone(), self.request.clone(), self.id.clone());
-        inner.runtime.clone().spawn(async move {
+        let runtime = inner.runtime.clone();
+        let leave = async move {
             for (shard, spot) in spots {
                 let item = |shard| Wait {
                     shard,
@@ -268,7 +270,8 @@ impl Waiter {
                 let gone = inner.run(&pool, Place::Number(shard), batchers, item).await;
                 debug!(told = gone.is_ok(), "a waiter has left");
             }
-        });
+        };
+        runtime.spawn(Caller::current().carry(leave));
     }
 }
 

@@ -17,6 +17,18 @@ pub enum StoreError {
     Protocol(String),
 }
 
+impl StoreError {
+    /// Its kind in one word, for metrics and traces.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::OutcomeUnknown(_) => "unknown",
+            Self::Protocol(_) => "protocol",
+        }
+    }
+}
+
 /// A grant as told to its holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {

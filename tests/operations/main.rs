@@ -14,3 +14,4 @@ mod rolling;
 mod rules;
 #[path = "../support/mod.rs"]
 mod support;
+mod tracing;

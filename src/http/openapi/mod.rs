@@ -38,7 +38,9 @@ Whatever is not a success is a **problem** (RFC 9457, `application/problem+json`
 that says what to do about it, and `/problems` lists all. A path answers methods that it does not have with 405 \
 and `Allow`; every GET answers HEAD too.
 
-Every answer carries `X-Request-Id`: the caller's, if it sends a sane one, else a new one. The log has it too.";
+Every answer carries `X-Request-Id`: the caller's, if it sends a sane one, else a new one. The log has it too. Where \
+traces are on, a request goes on with its caller's (`traceparent`, `tracestate`), and its answer carries `traceresponse` \
+(W3C Trace Context).";
 
 /// Every operation, in the order in which pages show them.
 fn entries() -> Vec<Entry> {

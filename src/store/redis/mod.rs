@@ -70,6 +70,14 @@ pub(super) struct Called {
     pub confirmed: bool,
 }
 
+/// A word for what went wrong, for a trace.
+pub(super) fn error_of(called: &Result<Called, StoreError>) -> Option<&'static str> {
+    match called {
+        Ok(called) => (!called.confirmed).then_some("unconfirmed"),
+        Err(error) => Some(error.kind()),
+    }
+}
+
 pub(super) struct Redis {
     config: Config,
     durability: Durability,
@@ -161,6 +169,12 @@ impl Redis {
     /// The primary of a slot, usable or not.
     pub fn owner(&self, slot: u16) -> Option<Arc<Node>> {
         self.map().owner(slot).cloned()
+    }
+
+    /// Where that is: host and port, or a socket's path and 0.
+    pub fn server(&self, slot: u16) -> Option<(String, u16)> {
+        let server = &self.owner(slot)?.server;
+        Some((server.host.to_string(), server.port))
     }
 
     pub fn database(&self) -> u8 {

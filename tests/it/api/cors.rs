@@ -101,6 +101,7 @@ async fn every_answer_to_an_allowed_origin_says_so() {
             let exposed = list(&told, "access-control-expose-headers");
             let all = [
                 "x-request-id",
+                "traceresponse",
                 "retry-after",
                 "ratelimit",
                 "ratelimit-policy",
@@ -152,7 +153,7 @@ async fn a_foreign_origin_and_none_get_the_answer_without_permission() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_preflight_of_an_allowed_origin_is_answered() {
     let server = server(OURS).await;
-    let headers = "authorization, Content-Type, IDEMPOTENCY-KEY, x-request-id, user";
+    let headers = "authorization, Content-Type, IDEMPOTENCY-KEY, x-request-id, traceparent, user";
     for (path, method) in [
         ("/tokens/assign", "POST"),
         ("/v1/pools/seats", "PUT"),
@@ -174,6 +175,8 @@ async fn a_preflight_of_an_allowed_origin_is_answered() {
                 "content-type",
                 "idempotency-key",
                 "x-request-id",
+                "traceparent",
+                "tracestate",
                 "user"
             ])
         );

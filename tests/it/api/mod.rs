@@ -96,6 +96,7 @@ impl Server {
         let address = listener.local_addr().expect("bound");
         let shutting_down = ShuttingDown::default();
         let app = App {
+            traces: tokend::traces::Traces::default(),
             store: fixture.store.clone(),
             flows: Arc::new(flows(address)),
             metrics: fixture.metrics.clone(),

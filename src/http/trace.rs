@@ -1,0 +1,35 @@
+//! Which requests have a span, and how their callers find it.
+
+use actix_web::dev::ServiceRequest;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::web;
+
+use crate::traces::{RequestSpan, Traces};
+
+/// Where a caller finds its request's trace, while there are traces. W3C's name for that; `traceparent` says whose child
+/// a request is, and says nothing in an answer.
+pub const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
+/// What machines ask every few seconds, each time for the same answer: a trace of that tells nothing.
+const UNTRACED: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
+/// The span of a request, while there are traces.
+pub fn span_of(request: &ServiceRequest, method: &'static str) -> Option<RequestSpan> {
+    let traces = request.app_data::<web::Data<Traces>>()?;
+    if !traces.on() {
+        return None;
+    }
+    let route = request.match_pattern();
+    if route.as_deref().is_some_and(|it| UNTRACED.contains(&it)) {
+        return None;
+    }
+    let header = |name: &str| request.headers().get(name)?.to_str().ok();
+    traces.request(method, route.as_deref(), header)
+}
+
+/// Tells the caller of it.
+pub fn set_traceresponse(headers: &mut HeaderMap, span: Option<&RequestSpan>) {
+    let value = span.map(RequestSpan::traceresponse);
+    if let Some(Ok(value)) = value.map(HeaderValue::try_from) {
+        headers.insert(TRACERESPONSE, value);
+    }
+}
