@@ -3,6 +3,8 @@
 
 #[path = "tidy/metrics.rs"]
 mod metrics;
+#[path = "tidy/version.rs"]
+mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
