@@ -2,6 +2,7 @@
 //! A test whose program can't be had here says so and is listed as skipped.
 
 mod alerting;
+mod compose;
 mod dashboards;
 mod docker;
 mod image;
