@@ -9,9 +9,12 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-/// From shutting the door to closing the listener. A connection that was half made then is made, accepted, and has
-/// brought its request by its end: round trips between machines of one network take a millisecond.
-pub const QUIET: Duration = Duration::from_millis(100);
+/// Shortest time from shutting the door to closing the listener. A connection that was half made then is made and
+/// accepted by its end: round trips between machines of one network take a millisecond, the rest is for a busy machine.
+pub const QUIET_MIN: Duration = Duration::from_millis(250);
+/// Longest time after it that open connections are waited for. Each ends with its next answer; who has one and asks
+/// nothing has nothing to lose.
+pub const QUIET_MAX: Duration = Duration::from_secs(1);
 
 /// Binds before anything else is started.
 ///

@@ -252,8 +252,8 @@ impl Service {
         self.store.leave().await;
         tokio::time::sleep(delay).await;
         self.door.shut();
-        tokio::time::sleep(listener::QUIET).await;
         self.store.stop_waiting(); // or requests that wait for a token would be in flight for a minute
+        until_quiet(&self.shutting_down, delay.min(listener::QUIET_MAX)).await;
         let drain = DRAIN_MAX.min(deadline.duration_since(Instant::now()) - AFTER_DRAIN);
         step(
             "requests in flight",
@@ -270,6 +270,15 @@ impl Service {
                 step("redis-server", deadline, embedded.stop()).await;
             }
         });
+    }
+}
+
+/// Until all who came in before the door was shut have their answers, or the time is over.
+async fn until_quiet(shutting_down: &ShuttingDown, longest: Duration) {
+    tokio::time::sleep(listener::QUIET_MIN).await;
+    let until = Instant::now() + longest;
+    while shutting_down.connections() > 0 && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -340,7 +349,10 @@ mod tests {
     #[test]
     fn the_longest_delay_leaves_time_to_drain() {
         // `SHUTDOWN_DELAY` is at most 5 s; the subtraction in `stop` must not go below zero.
-        assert!(SHUTDOWN_MAX > Duration::from_secs(5) + listener::QUIET + AFTER_DRAIN);
+        assert!(
+            SHUTDOWN_MAX
+                > Duration::from_secs(5) + listener::QUIET_MIN + listener::QUIET_MAX + AFTER_DRAIN
+        );
     }
 
     #[tokio::test]

@@ -157,6 +157,7 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
     let metrics = web::Data::from(app.metrics);
     count_problems_from_zero(&metrics);
     let traces = web::Data::new(app.traces);
+    let connections = app.shutting_down.clone();
     let shutting_down = web::Data::new(app.shutting_down);
     let server = HttpServer::new(move || {
         Routes::new()
@@ -172,6 +173,9 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
             .wrap(from_fn(observe))
             .wrap(from_fn(close_when_shutting_down)) // the last is the outermost
             .configure(|config| routes(config, with_dump))
+    })
+    .on_connect(move |_, extensions| {
+        extensions.insert(connections.connected());
     })
     .workers(workers)
     .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))

@@ -1,7 +1,7 @@
 //! For whoever runs the service: is it alive, is it ready, what does it measure.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
@@ -15,18 +15,44 @@ use crate::store::{Readiness, Store};
 /// Whether this replica is going away. Set once, by `main`, before the server stops, so that
 /// nothing new is sent here.
 #[derive(Debug, Clone, Default)]
-pub struct ShuttingDown(Arc<AtomicBool>);
+pub struct ShuttingDown {
+    begun: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// One open connection, until it is dropped.
+#[derive(Debug)]
+pub struct Connection(Arc<AtomicUsize>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl ShuttingDown {
     /// From here on `/readyz` answers 503.
     pub fn begin(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.begun.store(true, Ordering::Relaxed);
     }
 
     /// Whether it has begun.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection for as long as what this gives lives.
+    #[must_use]
+    pub fn connected(&self) -> Connection {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Connection(Arc::clone(&self.connections))
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 }
 
