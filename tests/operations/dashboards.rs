@@ -99,6 +99,9 @@ fn faults(dashboard: &Value) -> Vec<String> {
             panel["datasource"]["uid"] == "${datasource}",
             "another data source",
         );
+        let mapped = panel["fieldConfig"]["defaults"]["mappings"].as_array();
+        let says_idle =
+            mapped.is_some_and(|all| all.iter().any(|it| it["options"]["match"] == "null+nan"));
         for target in panel["targets"].as_array().expect("targets") {
             must(
                 target["datasource"]["uid"] == "${datasource}",
@@ -111,6 +114,11 @@ fn faults(dashboard: &Value) -> Vec<String> {
                 !of_rate || expr.contains("[$__rate_interval]"),
                 "a fixed interval",
             );
+            // Of nothing, a share and a quantile are no number.
+            let is_of_some = [") / ", "histogram_quantile("]
+                .iter()
+                .any(|it| expr.contains(it));
+            must(kind != "stat" || !is_of_some || says_idle, "NaN when idle");
         }
     }
     wrong
@@ -127,6 +135,12 @@ fn every_panel_says_what_it_shows() {
             planted["panels"][2][name] = value.into();
             assert_ne!(faults(&planted), Vec::<String>::new(), "{path}: {name}");
         }
+        let mut planted = dashboard.clone();
+        let panels = planted["panels"].as_array_mut().expect("panels");
+        for panel in panels {
+            panel["fieldConfig"]["defaults"]["mappings"] = Value::Null;
+        }
+        assert_ne!(faults(&planted), Vec::<String>::new(), "{path}: NaN");
     }
     let uids: Vec<_> = DASHBOARDS
         .iter()

@@ -14,6 +14,10 @@ const KUBE: &str = "kube_deployment_spec_replicas{namespace=\"tok\",deployment=\
     kube_deployment_status_replicas_available{namespace=\"tok\",deployment=\"tokend\"} 2\n";
 /// What Grafana would make of `$__rate_interval`, for a graph of an hour.
 const RATE_INTERVAL: &str = "16s";
+/// And of `$__rate_interval_ms` in an annotation, of which Grafana asks a step of a minute at least.
+const ANNOTATION_INTERVAL_MS: &str = "75000";
+/// A pool that has never granted anything.
+const REFUSING: &str = "refusing";
 
 /// One thing to ask.
 struct Query {
@@ -35,9 +39,10 @@ enum Kind {
 
 /// With the template variables as Grafana fills them in.
 fn filled(expr: &str, pool: &str) -> String {
+    let expr = expr.replace("$__rate_interval_ms", ANNOTATION_INTERVAL_MS);
     let expr = expr.replace("$__rate_interval", RATE_INTERVAL);
     let expr = expr.replace("$pool", pool);
-    let expr = expr.replace("$namespace", "tok").replace("$job", ".*");
+    let expr = expr.replace("$namespace", "tok").replace("$job", "tokend");
     assert!(!expr.contains('$'), "an unknown variable: {expr}");
     expr
 }
@@ -77,7 +82,8 @@ fn queries_of(dashboard: &str, pool: &str) -> Vec<Query> {
         }
     }
     for annotation in list(&read["annotations"]["list"]) {
-        let expr = with_bool(&filled(&text(&annotation["expr"]), pool));
+        // With its filter: the services have just been started, and that must be marked.
+        let expr = filled(&text(&annotation["expr"]), pool);
         queries.push(query(text(&annotation["name"]), expr, Kind::Panel));
     }
     for variable in list(&read["templating"]["list"]) {
@@ -90,6 +96,22 @@ fn queries_of(dashboard: &str, pool: &str) -> Vec<Query> {
             ));
         }
     }
+    queries
+}
+
+/// What must be told when one thing only is chosen: refusals of a pool that has granted nothing, and, for a job, the
+/// alert that has none.
+fn queries_of_choices() -> Vec<Query> {
+    let mut queries = queries_of("pool", REFUSING);
+    queries.retain(|it| it.name == "Assigns refused");
+    let mut alerts = queries_of("overview", ".*");
+    alerts.retain(|it| it.name == "Alerts");
+    for alert in &mut alerts {
+        "TokendReplicasMissing".clone_into(&mut alert.name);
+        alert.expr = alert.expr.replace("Tokend.+", &alert.name);
+    }
+    queries.append(&mut alerts);
+    assert_eq!(queries.len(), 2, "both were found");
     queries
 }
 
@@ -114,6 +136,15 @@ impl Query {
             }
             Kind::Rule => prometheus.query(&self.expr).await.len(),
         };
+    }
+}
+
+async fn make_pools(service: &Tokend) {
+    let short = json!({"lifetime": 1, "cooldown": 1, "idle_limit": 1, "max_tokens": 6});
+    for (pool, policy) in [("seats", short), (REFUSING, json!({}))] {
+        let put = http_client().put(format!("{}/v1/pools/{pool}", service.url));
+        let put = put.json(&policy).send().await.expect("an answer");
+        assert_eq!(put.status(), 201, "{pool}");
     }
 }
 
@@ -143,6 +174,7 @@ async fn drive(http: &reqwest::Client, services: &[Tokend]) {
         post(1, "/v1/pools/seats/assign", json!({})).await;
     }
     seats("assign", json!({"wait_seconds": 0.1})).await;
+    post(1, &format!("/v1/pools/{REFUSING}/assign"), json!({})).await;
     post(1, "/app/token", json!({})).await;
     // Its secret is not set: 503.
     post(1, "/token", json!({"meta": {}})).await;
@@ -174,10 +206,7 @@ async fn every_panel_and_every_rule_returns_data() {
     for _ in 0..2 {
         services.push(Tokend::start(&redis, &directory, &[]).await);
     }
-    let policy = json!({"lifetime": 1, "cooldown": 1, "idle_limit": 1, "max_tokens": 6});
-    let put = http_client().put(format!("{}/v1/pools/seats", services[0].url));
-    let put = put.json(&policy).send().await.expect("an answer");
-    assert_eq!(put.status(), 201);
+    make_pools(&services[0]).await;
     let kube = Listener::start(KUBE);
     let urls: Vec<_> = services
         .iter()
@@ -194,6 +223,7 @@ async fn every_panel_and_every_rule_returns_data() {
     let mut queries = queries_of("overview", ".*");
     queries.extend(queries_of("pool", ".*"));
     queries.extend(queries_of("pool", "seats"));
+    queries.extend(queries_of_choices());
     queries.extend(prometheus.rules().await.into_iter().map(|rule| Query {
         place: "rules".to_owned(),
         name: rule.name,
