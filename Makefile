@@ -20,7 +20,7 @@ CARGO_FUZZ := $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null)
 
 help: ## What can be made
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)$$/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)$$/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: setup ## Start tokend with an embedded Redis, on http://127.0.0.1:3000 unless .env says otherwise
 	TOKEND_REVISION=$(REVISION) cargo run --release --locked -- serve

@@ -144,8 +144,9 @@ fn announce(config: &Config, address: std::net::SocketAddr) {
         None => format!("embedded, data in {}", config.data_dir.display()),
     };
     tracing::info!(
-        "tokend {} serves http://{address} (Redis: {redis})",
-        version()
+        "tokend {} serves http://{address} (Redis: {redis}, keys: {})",
+        version(),
+        config.key_prefix
     );
     if std::io::stdout().is_terminal() {
         println!(
@@ -178,7 +179,10 @@ impl Service {
         };
         let metrics = Arc::new(Metrics::new());
         let traces = match &config.traces {
-            Some(settings) => Traces::start(settings, &metrics).map_err(Failure::configuration)?,
+            Some(settings) => {
+                tracing::info!(sampler = ?settings.sampler, "traces go to {}", settings.host());
+                Traces::start(settings, &metrics).map_err(Failure::configuration)?
+            }
             None => Traces::default(),
         };
         let shutting_down = ShuttingDown::default();

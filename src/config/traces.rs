@@ -43,6 +43,16 @@ pub struct TraceSettings {
     pub queue_max: usize,
 }
 
+impl TraceSettings {
+    /// Where the collector is, without what may be secret in its URL.
+    #[must_use]
+    pub fn host(&self) -> String {
+        reqwest::Url::parse(&self.endpoint)
+            .map(|url| url.origin().ascii_serialization())
+            .unwrap_or_default()
+    }
+}
+
 /// Which traces are kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TraceSampler {
@@ -72,9 +82,10 @@ impl fmt::Debug for SecretHeaders {
     }
 }
 
-/// `None`: off. All variables are judged also then, so that a mistake is found before it matters.
+/// `None`: off. What only matters where it is on is not looked at then: platforms put these variables into every
+/// service, and a protocol that we do not speak must not keep one from starting that exports nothing.
 pub(super) fn read(env: &Env, read: &mut Reader) -> Option<TraceSettings> {
-    let endpoint = target(env, read);
+    let endpoint = target(env, read)?;
     protocols(env, read);
     let headers = read.secret(
         "OTEL_EXPORTER_OTLP_HEADERS",
@@ -101,7 +112,7 @@ pub(super) fn read(env: &Env, read: &mut Reader) -> Option<TraceSettings> {
         whole(text, 1, QUEUE_MAX)
     });
     Some(TraceSettings {
-        endpoint: endpoint?,
+        endpoint,
         headers: headers.unwrap_or_default(),
         service_name,
         attributes,

@@ -18,7 +18,8 @@ fn on(list: &[(&str, &str)]) -> TraceSettings {
 }
 
 fn mistake(list: &[(&str, &str)]) -> String {
-    let error = config(list).expect_err("a mistake");
+    let list = [&[ENDPOINT], list].concat();
+    let error = config(&list).expect_err("a mistake");
     assert_eq!(error.0.len(), 1, "{error}");
     error.0[0].to_string()
 }
@@ -49,6 +50,19 @@ fn tracing_is_on_where_there_is_an_endpoint_and_nobody_says_no() {
 }
 
 #[test]
+fn where_it_is_off_nothing_else_is_judged() {
+    let wrong = [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "soon"),
+    ];
+    assert!(config(&wrong).expect("valid").is_none());
+    let disabled = [ENDPOINT, ("OTEL_SDK_DISABLED", "true")];
+    let disabled = [&disabled, &wrong[..]].concat();
+    assert!(config(&disabled).expect("valid").is_none());
+}
+
+#[test]
 fn the_endpoint_for_all_signals_is_a_base_and_the_one_for_traces_is_taken_as_it_is() {
     for (base, whole) in [
         ("http://c:4318", "http://c:4318/v1/traces"),
@@ -62,6 +76,11 @@ fn the_endpoint_for_all_signals_is_a_base_and_the_one_for_traces_is_taken_as_it_
         config(&[exact]).expect("valid").expect("on").endpoint,
         "http://t:1/x"
     );
+    let secret = (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "https://u:hush@t:1/x?key=hush",
+    );
+    assert_eq!(on(&[secret]).host(), "https://t:1");
     for bad in ["c:4318", "grpc://c:4317", "http://", "ftp://u:hush@c"] {
         let told = mistake(&[("OTEL_EXPORTER_OTLP_ENDPOINT", bad)]);
         assert!(
@@ -79,7 +98,7 @@ fn a_protocol_that_is_not_spoken_is_a_mistake() {
     );
     for name in [all, traces] {
         for other in ["grpc", "http/json"] {
-            let told = mistake(&[ENDPOINT, (name, other)]);
+            let told = mistake(&[(name, other)]);
             assert!(
                 told.starts_with(name) && told.contains("must be http/protobuf"),
                 "{told}"
