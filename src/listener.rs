@@ -99,7 +99,10 @@ mod tests {
     #[test]
     fn behind_a_shut_door_nobody_comes_in_and_who_is_inside_stays() {
         for host in ["127.0.0.1", "::1"] {
-            let listener = bind(host, 0).expect("a free port");
+            let listener = match bind(host, 0) {
+                Err(_) if host == "::1" => continue, // a machine without IPv6
+                bound => bound.expect("a free port"),
+            };
             let address = listener.local_addr().expect("bound");
             let mut accepted = TcpStream::connect(address).expect("it listens");
             let (mut inside, _) = listener.accept().expect("a connection");
