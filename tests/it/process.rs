@@ -10,45 +10,18 @@ mod serve;
 mod sessions;
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::api::http_client;
 use crate::harness::{eventually, new_namespace, redis_url, signal};
+pub use crate::support::{Directory, http_client};
 
 /// Longest that a process may take to end before the test gives up: no timing assertion.
 const END_TIME_MAX: Duration = Duration::from_secs(40);
-
-/// A directory that goes with its test.
-pub struct Directory(PathBuf);
-
-impl Directory {
-    pub fn new() -> Self {
-        let path = std::env::temp_dir().join(new_namespace());
-        std::fs::create_dir_all(&path).expect("a temporary directory");
-        Self(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).expect("a file");
-        path
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// The binary with nothing of this process's environment but PATH.
 pub fn tokend(directory: &Path) -> Command {

@@ -7,7 +7,9 @@
 #![allow(dead_code, unused_imports)] // each of its users needs another part of it
 
 mod cluster;
+mod directory;
 pub mod history;
+mod http;
 mod ports;
 mod resp;
 mod sentinel;
@@ -16,6 +18,8 @@ mod server;
 use std::time::{Duration, Instant};
 
 pub use cluster::{Cluster, Migration};
+pub use directory::Directory;
+pub use http::http_client;
 pub use ports::{Port, free_port};
 pub use resp::Reply;
 pub use sentinel::Sentinel;

@@ -33,7 +33,7 @@ mod waiting;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ use tokend::server::{self, App};
 
 pub use self::flows::{flows, flows_of, flows_with};
 use crate::harness::Fixture;
+pub use crate::support::http_client;
 
 /// Longest that an answer may take before the test gives up: no timing assertion.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -210,21 +211,6 @@ fn is_whole(text: &str) -> bool {
         .lines()
         .find_map(|line| line.strip_prefix("content-length: "));
     length.is_some_and(|length| length.parse() == Ok(body.len()))
-}
-
-/// A client without proxies, redirects or retries.
-pub fn http_client() -> reqwest::Client {
-    static TLS: Once = Once::new();
-    TLS.call_once(|| {
-        // An error means that a provider is installed already, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
-    reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .build()
-        .expect("a client")
 }
 
 /// Sends it and reads the answer. It must be what the OpenAPI document says, and whatever is not a success a
