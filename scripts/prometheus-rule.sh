@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes k8s/components/monitoring/prometheus-rule.yaml: the rules of grafana/rules/tokend.yaml, as the Prometheus operator
-# takes them. A test compares the two (tests/tidy.rs).
+# takes them. A test compares the two (tests/tidy/kubernetes.rs).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
