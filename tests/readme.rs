@@ -6,18 +6,17 @@
 
 #[path = "readme/blocks.rs"]
 mod blocks;
-#[path = "readme/service.rs"]
-mod service;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::process::Command;
 
 use clap::CommandFactory;
 use tokend::cli::Cli;
 
 use self::blocks::{Step, matches, section, steps};
-use self::service::Service;
+use self::support::{Directory, Tokend, program, skip};
 
 const TOURS: [&str; 2] = ["## A five-minute tour", "## Bearer tokens"];
 /// The address that the tour uses.
@@ -25,13 +24,9 @@ const TOUR_URL: &str = "http://127.0.0.1:3000";
 
 const README: &str = include_str!("../README.md");
 
-fn skip(test: &str, why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
-}
-
 /// What a block printed when pasted into a shell.
-fn paste(step: &Step, service: &Service) -> String {
-    let own = std::path::Path::new(env!("CARGO_BIN_EXE_tokend"));
+fn paste(step: &Step, service: &Tokend, directory: &Directory) -> String {
+    let own = program();
     let own = own.parent().expect("a directory").display();
     let path = std::env::var("PATH").unwrap_or_default();
     // What the user would have built is what was built here.
@@ -39,7 +34,7 @@ fn paste(step: &Step, service: &Service) -> String {
     let script = script.replace("$PWD/target/release", &own.to_string());
     let output = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &script])
-        .current_dir(service.directory())
+        .current_dir(directory.path())
         .env("PATH", format!("{own}:{path}"))
         .env("TOKEND_URL", &service.url)
         .env_remove("TOKEND_POOL")
@@ -59,8 +54,8 @@ fn paste(step: &Step, service: &Service) -> String {
     stdout
 }
 
-#[test]
-fn the_tour_can_be_pasted_and_prints_what_it_says() {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tour_can_be_pasted_and_prints_what_it_says() {
     const TEST: &str = "the_tour_can_be_pasted_and_prints_what_it_says";
     for tool in ["redis-server", "curl", "bash"] {
         if Command::new(tool).arg("--version").output().is_err() {
@@ -73,9 +68,11 @@ fn the_tour_can_be_pasted_and_prints_what_it_says() {
         assert!(steps.len() >= 3, "{heading} has hardly any steps");
         steps
     });
-    let service = Service::start();
+    // As a reader starts it: with a Redis of its own.
+    let directory = Directory::new();
+    let service = Tokend::start(&directory, &[]).await;
     for step in tours.iter().flatten() {
-        let printed = paste(step, &service);
+        let printed = paste(step, &service, &directory);
         let Some(expected) = &step.expected else {
             continue;
         };

@@ -14,7 +14,7 @@ use tokend::token::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Report;
-use super::process::{self, Scratch};
+use super::process::{self, Directory};
 
 const TOKENS: u64 = 1_000_000;
 const SMALL: u64 = 100;
@@ -27,7 +27,7 @@ const BACK_S_MAX: u64 = 120;
 
 pub async fn drill() -> Report {
     let mut report = Report::default();
-    let scratch = Scratch::new("burst");
+    let scratch = Directory::new();
     let port = process::free_port();
     let _redis = process::redis(port, scratch.path()).await;
     let metrics = Arc::new(Metrics::new());

@@ -10,7 +10,7 @@ use rand::RngExt;
 use serde_json::{Value, json};
 
 use super::Report;
-use super::process::{self, Scratch};
+use super::process::{self, Directory};
 
 const CLIENTS: usize = 64;
 const TOKENS: usize = 40;
@@ -56,7 +56,7 @@ struct World {
 }
 
 pub async fn drill() -> Report {
-    let scratch = Scratch::new("chaos");
+    let scratch = Directory::new();
     let redis_port = process::free_port();
     let _redis = process::redis(redis_port, scratch.path()).await;
     let url = format!("redis://127.0.0.1:{redis_port}");

@@ -11,7 +11,7 @@ use tokend::metrics::Metrics;
 use tokend::store::{AssignRequest, Durability, Store, StoreConfig};
 use tokend::token::{AssignOutcome, FlowsLimits, Policy, PoolName};
 
-use super::process::{self, Scratch};
+use super::process::{self, Directory};
 use super::{Report, burst, lag};
 
 /// Cycles per measurement.
@@ -19,7 +19,7 @@ const CYCLES: u64 = 20_000;
 
 pub async fn drill() -> Report {
     let mut report = Report::default();
-    let scratch = Scratch::new("cost");
+    let scratch = Directory::new();
     let port = process::free_port();
     let _redis = process::redis(port, scratch.path()).await;
     let url = format!("redis://127.0.0.1:{port}");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::Report;
-use super::process::{self, Scratch};
+use super::process::{self, Directory};
 
 const CLIENTS: usize = 16;
 const KILLS: usize = 6;
@@ -34,7 +34,7 @@ struct Seen {
 
 pub async fn drill() -> Report {
     let mut report = Report::default();
-    let scratch = Scratch::new("embedded");
+    let scratch = Directory::new();
     let flag = scratch.path().join("stall");
     let Some(shim) = process::build_shim(scratch.path(), process::STALLING_FSYNC) else {
         report.figure("skipped", "no C compiler for the stalling disk");

@@ -14,7 +14,7 @@ use tokend::store::{Durability, ExchangeRequest, Store, StoreConfig};
 use tokend::token::rotating::Rotating;
 use tokend::token::{ExchangeOutcome, Flow, FlowsLimits, Metadata, Policy, bearer};
 
-use super::process::{self, Process, Scratch};
+use super::process::{self, Directory, Process};
 use super::{Report, burst, lag};
 
 const KEY_PREFIX: &str = "flows";
@@ -56,12 +56,12 @@ struct World {
     admin: Client,
     store: Store,
     _redis: Process,
-    _scratch: Scratch,
+    _scratch: Directory,
 }
 
 impl World {
-    async fn new(name: &str) -> Self {
-        let scratch = Scratch::new(name);
+    async fn new() -> Self {
+        let scratch = Directory::new();
         let port = process::free_port();
         let redis = process::redis(port, scratch.path()).await;
         let url = format!("redis://127.0.0.1:{port}");
@@ -105,7 +105,7 @@ impl World {
 // ---- Temporary tokens ----
 
 async fn temporary(report: &mut Report, tokens: u64) {
-    let world = World::new("flows-temporary").await;
+    let world = World::new().await;
     let (url, max) = (
         format!("redis://127.0.0.1:{}", world.port),
         FLOW_MAX.to_string(),
@@ -336,7 +336,7 @@ impl Asker {
 // ---- Sessions ----
 
 async fn sessions(report: &mut Report, sessions: u64) {
-    let world = World::new("flows-sessions").await;
+    let world = World::new().await;
     let empty = world.used_memory().await;
     let began = Instant::now();
     // The first makes the flow's pool, once.

@@ -12,7 +12,7 @@ use tokend::store::{AssignRequest, Durability, Store, StoreConfig};
 use tokend::token::{AssignOutcome, FlowsLimits, Policy, PoolName};
 
 use super::Report;
-use super::process::{self, Scratch};
+use super::process::{self, Directory};
 
 const REPLICAS: usize = 20;
 const PARTITIONS: u32 = 16;
@@ -44,7 +44,7 @@ struct Replicas {
 
 pub async fn drill() -> Report {
     let mut report = Report::default();
-    let scratch = Scratch::new("idle");
+    let scratch = Directory::new();
     let port = process::free_port();
     let _redis = process::redis(port, scratch.path()).await;
     let url = format!("redis://127.0.0.1:{port}");

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::Report;
-use super::process::{self, Scratch};
+use super::process::{self, Directory};
 
 const NUMBERS: usize = 100_000;
 /// Times that the pool is asked for, to tell the usual time of an answer.
@@ -15,7 +15,7 @@ const SHOWS: usize = 100;
 
 pub async fn drill() -> Report {
     let mut report = Report::default();
-    let scratch = Scratch::new("import");
+    let scratch = Directory::new();
     let port = process::free_port();
     let data = scratch.path().join("data");
     let data = data.to_str().expect("UTF-8");

@@ -11,7 +11,7 @@ use tokend::store::{AssignRequest, Durability, GenerateRequest, NewTokens, Store
 use tokend::token::{AssignOutcome, FlowsLimits, Policy, PolicyPatch, PoolName};
 
 use super::Report;
-use super::process::{self, Scratch};
+use super::process::{self, Directory};
 
 const LEASES: u64 = 2_000;
 const UNRELATED: usize = 1_000_000;
@@ -29,7 +29,7 @@ const DEATH_LAG_S_MAX: f64 = 1.0;
 
 pub async fn drill() -> Report {
     let mut report = Report::default();
-    let scratch = Scratch::new("lag");
+    let scratch = Directory::new();
     let port = process::free_port();
     let _redis = process::redis(port, scratch.path()).await;
     let url = format!("redis://127.0.0.1:{port}");

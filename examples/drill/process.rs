@@ -1,8 +1,10 @@
 //! The processes that drills start, and kill.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+pub use crate::support::{Directory, free_port, program};
 
 /// Longest that a process may take to answer.
 const UP_S_MAX: u64 = 20;
@@ -57,32 +59,6 @@ pub fn build_shim(dir: &Path, code: &str) -> Option<String> {
         .arg("-ldl");
     let built = cc.status().ok()?.success();
     built.then(|| shim.to_str().expect("UTF-8").to_owned())
-}
-
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
-}
-
-/// A directory of our own, removed at the end.
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tokend-drill-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a temporary directory");
-        Self(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// A process that is killed when dropped.
@@ -149,16 +125,7 @@ pub async fn redis(port: u16, dir: &Path) -> Process {
     process
 }
 
-/// The `tokend` that was built with this program.
-pub fn program() -> PathBuf {
-    let me = std::env::current_exe().expect("our own path");
-    me.ancestors()
-        .nth(2)
-        .expect("target/PROFILE")
-        .join("tokend")
-}
-
-/// A replica: the `tokend` built beside this program.
+/// A replica. Not as tests start theirs: it inherits our environment, comes back on the same port, and is not waited for.
 pub fn tokend(port: u16, env: &[(&str, &str)]) -> Process {
     let mut command = Command::new(program());
     command

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::Report;
 use super::burst::used_memory;
-use super::process::{self, Process, Scratch};
+use super::process::{self, Directory, Process};
 
 const CLIENTS: usize = 64;
 const MEASURED: Duration = Duration::from_secs(15);
@@ -33,7 +33,7 @@ struct World {
 
 pub async fn drill() -> Report {
     let mut report = Report::default();
-    let scratch = Scratch::new("sizing");
+    let scratch = Directory::new();
     let world = World::start(&scratch).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     report.figure("replica: resident, idle", mib(world.resident()));
@@ -58,7 +58,7 @@ enum Load {
 }
 
 impl World {
-    async fn start(scratch: &Scratch) -> Self {
+    async fn start(scratch: &Directory) -> Self {
         let (redis_port, port) = (process::free_port(), process::free_port());
         let mut command = Command::new("redis-server");
         command

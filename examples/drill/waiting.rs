@@ -10,7 +10,7 @@ use tokend::store::{AssignRequest, Durability, GenerateRequest, NewTokens, Store
 use tokend::token::{AssignOutcome, FlowsLimits, Grant, Policy, PolicyPatch, PoolName};
 use tokio::task::JoinSet;
 
-use super::process::{self, Scratch};
+use super::process::{self, Directory};
 use super::{Report, cost, lag};
 
 const TOKENS: usize = 10;
@@ -36,7 +36,7 @@ struct Site {
 
 pub async fn drill() -> Report {
     let mut report = Report::default();
-    let scratch = Scratch::new("waiting");
+    let scratch = Directory::new();
     let port = process::free_port();
     let _redis = process::redis(port, scratch.path()).await;
     let site = Site::start(format!("redis://127.0.0.1:{port}")).await;

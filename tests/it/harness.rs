@@ -1,6 +1,5 @@
 //! What every test stands on: a real Redis, and a data set of its own for each test.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -21,11 +20,6 @@ pub use crate::support::*;
 pub const PARTITIONS: u32 = 2;
 
 static NAMESPACE: AtomicU32 = AtomicU32::new(0);
-
-/// Says so, past the test harness's capture, when a test can't run here.
-pub fn skip(test: &str, why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
-}
 
 /// Where tests find Redis: the `REDIS_URL` given, else a local redis-server, else a container.
 pub async fn redis_url() -> &'static str {

@@ -10,7 +10,7 @@ use tokend::auth::user::{AttemptKey, UserName};
 use tokend::store::Store;
 
 use crate::harness::*;
-use crate::process::{Directory, Ran, Service, tokend};
+use crate::process::{Directory, Ran, Tokend, tokend};
 
 fn name(text: &str) -> UserName {
     UserName::parse(text).expect("a name")
@@ -127,7 +127,7 @@ impl Site {
 
     /// Runs `tokend user` with this on stdin.
     fn user(&self, args: &[&str], input: &str) -> Ran {
-        let mut command = tokend(self.directory.path());
+        let mut command = tokend(&self.directory);
         command.arg("user").args(args);
         command.envs(self.settings.iter().cloned());
         command.stdin(Stdio::piped());
@@ -269,11 +269,10 @@ async fn without_redis_url_the_embedded_one_of_a_running_tokend_is_used() {
         };
         site.refused(&["list"], "", 69, "no tokend is running on DATA_DIR");
         let settings = [("DATA_DIR", data_dir), ("SHUTDOWN_DELAY", "0")];
-        let mut service = Service::with(&site.directory, &settings).await;
+        let mut service = Tokend::start(&site.directory, &settings).await;
         site.user(&["add", "ann"], "correct horse\n").ok();
         assert_eq!(site.user(&["list"], "").ok(), "ann\n");
-        service.signal("TERM");
-        service.ended().await;
+        service.process.stop("TERM").await;
         site.refused(&["list"], "", 69, "no tokend is running on DATA_DIR");
     }
 }

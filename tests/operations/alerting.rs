@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::process::{Directory, Process, Tokend, http_client, on_path, skip};
-use crate::prometheus::{Listener, Prometheus, job, shipped_rules, text, until_ready};
-use crate::support::{OwnRedis, Port, eventually};
+use crate::machine::on_path;
+use crate::prometheus::{Listener, Prometheus, job, shipped_rules, text};
+use crate::support::{Directory, OwnRedis, Port, Process, Tokend, eventually, skip};
 
 const ROUTES: &str = "route: {receiver: hook, group_by: [alertname], group_wait: 0s, group_interval: 1s, \
     repeat_interval: 1h}\nreceivers:\n  - name: hook\n    webhook_configs:\n      - url: HOOK\n        \
@@ -48,14 +49,14 @@ impl Alertmanager {
         let (directory, port) = (Directory::new(), Port::claim());
         let config = directory.write("alertmanager.yaml", &ROUTES.replace("HOOK", &hook.url));
         let address = format!("127.0.0.1:{}", port.number);
-        let process = Process::start(
+        let mut process = Process::start(
             Command::new(program)
                 .arg(format!("--config.file={}", config.display()))
                 .arg(format!("--storage.path={}", directory.path().display()))
                 .arg(format!("--web.listen-address={address}"))
                 .arg("--cluster.listen-address="),
         );
-        until_ready(&format!("http://{address}"), &process).await;
+        process.until_ok(&format!("http://{address}/-/ready")).await;
         Self {
             address,
             _process: process,
@@ -93,7 +94,7 @@ async fn a_pool_that_runs_dry_is_told_and_so_is_its_recovery() {
         return skip(test, "no alertmanager");
     };
     let directory = Directory::new();
-    let service = Tokend::start(&redis, &directory, &[]).await;
+    let service = Tokend::on(&redis, &directory, &[]).await;
     let hook = Listener::start("");
     let alertmanager = Alertmanager::start(&alertmanager, &hook).await;
     let jobs = format!(
@@ -106,21 +107,13 @@ async fn a_pool_that_runs_dry_is_told_and_so_is_its_recovery() {
     let Some(prometheus) = Prometheus::start(test, &jobs, &rules).await else {
         return;
     };
-    let http = http_client();
     let post = async |verb: &str, body: Value| {
-        let url = format!("{}/v1/pools/seats/{verb}", service.url);
-        http.post(url)
-            .json(&body)
-            .send()
-            .await
-            .expect("an answer")
-            .status()
+        let path = format!("/v1/pools/seats/{verb}");
+        service.post(&path, body).await.0
     };
-    let put = http.put(format!("{}/v1/pools/seats", service.url));
-    put.json(&json!({"lifetime": 600}))
-        .send()
-        .await
-        .expect("an answer");
+    let policy = Some(json!({"lifetime": 600}));
+    let put = service.ask(Method::PUT, "/v1/pools/seats", policy).await;
+    assert_eq!(put.expect("an answer").0, 201);
     let tokens = json!({"tokens": ["seat-1", "seat-2"]});
     assert_eq!(post("generate", tokens).await, 201);
     let scraped = "tokend_refusals_total{pool=\"seats\",verb=\"assign\"}";
@@ -145,7 +138,7 @@ async fn a_pool_that_runs_dry_is_told_and_so_is_its_recovery() {
     eventually("it is told that it is over", async || {
         let granted = post("assign", json!({"token": "seat-1"})).await;
         let back = post("unblock", json!({"token": "seat-1"})).await;
-        assert_eq!((granted.as_u16(), back.as_u16()), (200, 200));
+        assert_eq!((granted, back), (200, 200));
         told("resolved")
     })
     .await;

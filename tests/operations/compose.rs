@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::process::repository;
+use crate::machine::repository;
 
 const REPLICAS: [&str; 3] = ["tokend-1", "tokend-2", "tokend-3"];
 

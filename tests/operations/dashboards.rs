@@ -5,7 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::process::{Directory, repository, skip};
+use crate::machine::repository;
+use crate::support::{Directory, skip};
 
 const DASHBOARDS: &[&str] = &[
     "grafana/dashboards/overview.json",

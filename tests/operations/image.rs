@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::docker::{Container, Network, docker, inspect, read_only, try_docker};
-use crate::process::{Directory, http_client, repository, skip};
-use crate::support::eventually;
+use crate::machine::repository;
+use crate::support::{Directory, eventually, http_client, skip};
 
 /// Most bytes of the image: a library or a tool more than there should be is found.
 const SIZE_MAX: u64 = 40_000_000;

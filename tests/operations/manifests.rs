@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use self::build::{Manifests, builds, tools};
-use crate::process::{Directory, repository, skip};
+use crate::machine::repository;
+use crate::support::{Directory, skip};
 
 /// The newest three minor versions, and the oldest that the manifests work on: the sleep of `preStop` is on by default
 /// since 1.30 (KEP-3960).

@@ -3,11 +3,12 @@
 
 use std::time::Instant;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::process::{Directory, Tokend, http_client, repository, skip};
+use crate::machine::repository;
 use crate::prometheus::{Listener, Prometheus, job, shipped_rules, text};
-use crate::support::{OwnRedis, eventually};
+use crate::support::{Directory, OwnRedis, Tokend, eventually, http_client, skip};
 
 /// What kube-state-metrics would tell.
 const KUBE: &str = "kube_deployment_spec_replicas{namespace=\"tok\",deployment=\"tokend\"} 3\n\
@@ -142,9 +143,9 @@ impl Query {
 async fn make_pools(service: &Tokend) {
     let short = json!({"lifetime": 1, "cooldown": 1, "idle_limit": 1, "max_tokens": 6});
     for (pool, policy) in [("seats", short), (REFUSING, json!({}))] {
-        let put = http_client().put(format!("{}/v1/pools/{pool}", service.url));
-        let put = put.json(&policy).send().await.expect("an answer");
-        assert_eq!(put.status(), 201, "{pool}");
+        let path = format!("/v1/pools/{pool}");
+        let put = service.ask(Method::PUT, &path, Some(policy)).await;
+        assert_eq!(put.expect("an answer").0, 201, "{pool}");
     }
 }
 
@@ -204,7 +205,7 @@ async fn every_panel_and_every_rule_returns_data() {
     let directory = Directory::new();
     let mut services = Vec::new();
     for _ in 0..2 {
-        services.push(Tokend::start(&redis, &directory, &[]).await);
+        services.push(Tokend::on(&redis, &directory, &[]).await);
     }
     make_pools(&services[0]).await;
     let kube = Listener::start(KUBE);

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::process::{Directory, Process, http_client, on_path, repository, skip};
-use crate::support::{Port, eventually};
+use crate::machine::{on_path, repository};
+use crate::support::{Directory, Port, Process, http_client, skip};
 
 /// The rules that we ship.
 pub const RULES: &str = "grafana/rules/tokend.yaml";
@@ -44,7 +44,7 @@ impl Prometheus {
         );
         let config = directory.write("prometheus.yaml", &config);
         let address = format!("127.0.0.1:{}", port.number);
-        let process = Process::start(
+        let mut process = Process::start(
             Command::new(program)
                 .arg(format!("--config.file={}", config.display()))
                 .arg(format!(
@@ -56,7 +56,7 @@ impl Prometheus {
                 .current_dir(directory.path()),
         );
         let url = format!("http://{address}");
-        until_ready(&url, &process).await;
+        process.until_ok(&format!("{url}/-/ready")).await;
         Some(Self {
             url,
             http: http_client(),
@@ -116,16 +116,6 @@ impl Prometheus {
             })
             .collect()
     }
-}
-
-/// Waits until a server of the Prometheus family says so.
-pub async fn until_ready(url: &str, process: &Process) {
-    let (http, url) = (http_client(), format!("{url}/-/ready"));
-    eventually(&format!("{url}: {:?}", process.log()), async || {
-        let answer = http.get(&url).send().await;
-        answer.is_ok_and(|answer| answer.status() == 200)
-    })
-    .await;
 }
 
 /// A job that scrapes these, with the namespace that Kubernetes would add.

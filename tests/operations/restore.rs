@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::process::{Directory, Tokend, http_client, on_path, skip};
-use crate::support::{APPEND_ONLY, OwnRedis, eventually};
+use crate::machine::on_path;
+use crate::support::{APPEND_ONLY, Directory, OwnRedis, Tokend, eventually, skip};
 
 const TEST: &str = "restore::a_backup_brings_back_what_there_was";
 const SETTINGS: &[(&str, &str)] = &[("SECRET_KEY", "0123456789abcdef0123456789abcdef")];
@@ -14,10 +14,9 @@ const SETTINGS: &[(&str, &str)] = &[("SECRET_KEY", "0123456789abcdef0123456789ab
 /// A request that must succeed.
 async fn ask(service: &Tokend, method: &str, path: &str, body: Value) -> Value {
     let method = method.parse().expect("a method");
-    let request = http_client().request(method, format!("{}{path}", service.url));
-    let answer = request.json(&body).send().await.expect("an answer");
-    let (status, text) = (answer.status(), answer.text().await.expect("a body"));
-    assert!(status.is_success(), "{path}: {status} {text}");
+    let answer = service.ask_text(method, path, Some(body)).await;
+    let (status, text) = answer.expect("an answer");
+    assert!((200..300).contains(&status), "{path}: {status} {text}");
     // One-time tokens come as plain text.
     serde_json::from_str(&text).unwrap_or(Value::String(text))
 }
@@ -71,7 +70,7 @@ async fn a_backup_brings_back_what_there_was() {
         return skip(TEST, "no redis-cli");
     }
     let directory = Directory::new();
-    let service = Tokend::start(&redis, &directory, SETTINGS).await;
+    let service = Tokend::on(&redis, &directory, SETTINGS).await;
     let policy = json!({"lifetime": 3_600, "cooldown": 3_600});
     ask(&service, "PUT", "/v1/pools/seats", policy).await;
     let seats = json!({"tokens": ["held", "cooling", "granted-later"]});
@@ -101,7 +100,7 @@ async fn a_backup_brings_back_what_there_was() {
     let redis = restore(&directory)
         .await
         .expect("a redis-server, as before");
-    let service = Tokend::start(&redis, &directory, SETTINGS).await;
+    let service = Tokend::on(&redis, &directory, SETTINGS).await;
     assert_eq!(inspect(&service, "held").await, held);
     assert_eq!(inspect(&service, "cooling").await, cooling);
     // What came after the backup is not known. Whoever checks fences still tells the two holders apart.

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::process::{Directory, Process, Tokend, http_client, on_path, repository, skip};
-use crate::support::{OwnRedis, PATIENCE, Port, eventually};
+use crate::machine::{on_path, repository};
+use crate::support::{
+    Directory, OwnRedis, PATIENCE, Port, Process, Tokend, eventually, http_client, skip,
+};
 
 const REPLICAS: usize = 3;
 /// Callers at the same time, and tokens: so many that none is ever refused one.
@@ -62,12 +64,7 @@ async fn start_nginx(directory: &Directory, port: u16, replicas: &[u16]) -> (Ngi
         .arg(file);
     let mut nginx = Nginx(Process::start(&mut command));
     let url = format!("http://127.0.0.1:{port}");
-    eventually("nginx answers", async || {
-        assert!(nginx.0.ended().is_none(), "{:#?}", nginx.0.log());
-        let answer = http_client().get(format!("{url}/livez")).send().await;
-        answer.is_ok_and(|answer| answer.status() == 200)
-    })
-    .await;
+    nginx.0.until_ok(&format!("{url}/livez")).await;
     (nginx, url)
 }
 
@@ -119,9 +116,14 @@ async fn a_rolling_restart_behind_nginx_costs_no_request() {
     let front = Port::claim();
     let claims: Vec<_> = (0..REPLICAS).map(|_| Port::claim()).collect();
     let ports: Vec<_> = claims.iter().map(|claim| claim.number).collect();
+    let start = async |port: u16| {
+        let port = port.to_string();
+        let settings = [&[("PORT", port.as_str())], SETTINGS].concat();
+        Tokend::on(&redis, &directory, &settings).await
+    };
     let mut replicas = Vec::new();
     for port in &ports {
-        replicas.push(Tokend::on_port(*port, &redis, &directory, SETTINGS).await);
+        replicas.push(start(*port).await);
     }
     let (nginx, url) = start_nginx(&directory, front.number, &ports).await;
     let http = http_client();
@@ -136,10 +138,8 @@ async fn a_rolling_restart_behind_nginx_costs_no_request() {
     let callers = (0..CALLERS).map(|_| tokio::spawn(call(url.clone(), Arc::clone(&stop))));
     let callers: Vec<_> = callers.collect();
     for (replica, port) in replicas.iter_mut().zip(&ports) {
-        replica.process.signal("TERM");
-        let ended = replica.process.until_ended().await;
-        assert_eq!(ended.code(), Some(0), "{:#?}", replica.process.log());
-        *replica = Tokend::on_port(*port, &redis, &directory, SETTINGS).await;
+        replica.process.stop("TERM").await;
+        *replica = start(*port).await;
         // Whom nginx asks for what is its own affair: waited for, not counted on.
         eventually("the new replica grants", async || {
             has_granted(replica).await
@@ -163,8 +163,6 @@ async fn a_rolling_restart_behind_nginx_costs_no_request() {
 
 /// Whether this replica, since it began, has had its share of the work.
 async fn has_granted(replica: &Tokend) -> bool {
-    let metrics = http_client().get(format!("{}/metrics", replica.url));
-    let metrics = metrics.send().await.expect("an answer").text().await;
     let granted = r#"outcome="granted",pool="seats",verb="assign""#;
-    metrics.expect("text").contains(granted)
+    replica.metrics().await.contains(granted)
 }

@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use crate::process::{on_path, repository, skip};
+use crate::machine::{on_path, repository};
 use crate::prometheus::{RULES, shipped_rules};
+use crate::support::skip;
 
 const TESTS: &str = "grafana/rules/tests/tokend.test.yaml";
 

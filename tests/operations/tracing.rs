@@ -11,8 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::{Value, json};
 
 use self::collector::{Collector, Seen};
-use crate::process::{Directory, Tokend, http_client, skip};
-use crate::support::{OwnRedis, eventually_some};
+use crate::support::{Directory, OwnRedis, Tokend, eventually_some, http_client, program, skip};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -40,7 +39,7 @@ impl Stage {
             ("SHUTDOWN_DELAY", "0"),
         ];
         let settings = [&own, settings].concat();
-        let service = Tokend::start(&redis, &directory, &settings).await;
+        let service = Tokend::on(&redis, &directory, &settings).await;
         Some(Self {
             redis,
             _directory: directory,
@@ -64,9 +63,7 @@ impl Stage {
 
     /// Stops it in order: then all that it had to tell has been told.
     async fn stop(&mut self) {
-        self.service.process.signal("TERM");
-        let ended = self.service.process.until_ended().await;
-        assert_eq!(ended.code(), Some(0), "{:#?}", self.service.process.log());
+        self.service.process.stop("TERM").await;
     }
 
     /// The log line of the request with that id.
@@ -321,7 +318,7 @@ async fn the_command_line_carries_the_trace_of_its_environment_on() {
     let url = stage.service.url.clone();
     let given = context.clone();
     let leased = tokio::task::spawn_blocking(move || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tokend"));
+        let mut command = Command::new(program());
         command
             .args(["lease", "default", "--", "sh", "-c", "echo $TRACEPARENT"])
             .env("TOKEND_URL", url)

@@ -1,8 +1,8 @@
-//! Real Redis servers on the loopback interface, alone, behind Sentinels and in a Cluster, that tests kill and
-//! pause. Shared by `tests/it` and `examples/drill`, each of which names it with `#[path]`.
+//! What tests start, kill and pause: Redis servers on the loopback interface, alone, behind Sentinels and in a
+//! Cluster, and the built `tokend`. Shared by the tests and by `examples/drill`, each of which names it with `#[path]`.
 //!
-//! `TOKEND_TEST_SERVER` names the program, else it is `redis-server` or `valkey-server` on PATH. Each server has
-//! ports that no other process of ours takes, and ends with this process, however this ends.
+//! `TOKEND_TEST_SERVER` names the server's program, else it is `redis-server` or `valkey-server` on PATH. Each server
+//! has ports that no other process of ours takes, and ends with this process, however this ends.
 
 #![allow(dead_code, unused_imports)] // each of its users needs another part of it
 
@@ -11,22 +11,32 @@ mod directory;
 pub mod history;
 mod http;
 mod ports;
+mod process;
 mod resp;
 mod sentinel;
 mod server;
+mod service;
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 pub use cluster::{Cluster, Migration};
 pub use directory::Directory;
 pub use http::http_client;
 pub use ports::{Port, free_port};
+pub use process::{Process, wait};
 pub use resp::Reply;
 pub use sentinel::Sentinel;
 pub use server::{APPEND_ONLY, OwnRedis};
+pub use service::{Tokend, program, tokend};
 
 /// Longest that anything here is waited for. Far beyond what is expected: it is no timing assertion.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Says so, past the test harness's capture, when a test can't run here.
+pub fn skip(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+}
 
 /// Waits for a condition, checking often, and panics if it never comes.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {

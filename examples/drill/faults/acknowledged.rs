@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::stage::{Place, Stage, TOKENS};
 use super::{REPLICATED, Report, sentinel, two};
-use crate::process::{Scratch, WRONG_CLOCK, build_shim};
+use crate::process::{Directory, WRONG_CLOCK, build_shim};
 use crate::support::{Sentinel, eventually};
 
 /// Grants that replicas hear of, and grants that they do not.
@@ -48,7 +48,7 @@ async fn play(report: &mut Report) {
 /// once, and whether a later grant has a higher fence.
 async fn skewed(report: &mut Report, seconds: &str) {
     const NAME: &str = "promoted clock off by";
-    let scratch = Scratch::new("clock");
+    let scratch = Directory::new();
     let Some(shim) = build_shim(scratch.path(), WRONG_CLOCK) else {
         println!("{NAME} {seconds} s: skipped: there is no C compiler");
         return;

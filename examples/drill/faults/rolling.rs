@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use super::stage::{Replica, Stage};
 use super::{Expect, Report, have, row, single};
-use crate::process::{self, Process, Scratch};
+use crate::process::{self, Directory, Process};
 
 const NAME: &str = "rolling restart behind haproxy";
 /// How often haproxy asks whether a replica is ready, and how many answers it believes.
@@ -19,7 +19,7 @@ pub async fn play(report: &mut Report) {
     let Some(place) = single(&[]).await else {
         return;
     };
-    let scratch = Scratch::new("haproxy");
+    let scratch = Directory::new();
     let mut stage = Stage::set(place, vec![Replica::default(); 3], &[]).await;
     let port = process::free_port();
     let file = scratch.path().join("haproxy.cfg");

@@ -5,7 +5,7 @@ use std::process::Command;
 use super::proxy::Proxy;
 use super::stage::{Place, Replica, Stage, up};
 use super::{APPEND_ONLY, Expect, Report, cluster, pause, play, sentinel, single, two};
-use crate::process::{STALLING_FSYNC, Scratch, WRONG_CLOCK, build_shim};
+use crate::process::{Directory, STALLING_FSYNC, WRONG_CLOCK, build_shim};
 use crate::support::{OwnRedis, Sentinel, signal};
 
 /// For so long things are frozen or cut off.
@@ -269,7 +269,7 @@ async fn of_clocks(report: &mut Report) {
         stage.load_for(5.0).await;
     })
     .await;
-    let scratch = Scratch::new("clock");
+    let scratch = Directory::new();
     let shim = build_shim(scratch.path(), WRONG_CLOCK);
     for (name, by) in [
         ("a promoted replica 30 s ahead", "30"),
@@ -300,7 +300,7 @@ async fn of_clocks(report: &mut Report) {
 /// The disk stalls for 2 s, and Redis is killed while it does.
 async fn of_the_disk(report: &mut Report) {
     const NAME: &str = "fsync stalls for 2 s, then Redis is killed";
-    let scratch = Scratch::new("disk");
+    let scratch = Directory::new();
     let Some(shim) = build_shim(scratch.path(), STALLING_FSYNC) else {
         println!("{NAME:<42} skipped: there is no C compiler");
         return;

@@ -5,10 +5,10 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use super::{Directory, Ran, Service};
+use super::{Directory, Ran, Tokend};
 
 /// Runs an import of what is piped in.
-fn import(service: &Service, directory: &Directory, input: &str) -> Ran {
+fn import(service: &Tokend, directory: &Directory, input: &str) -> Ran {
     let mut child = service
         .cli(directory, &["import", "-", "--pool", "seats"])
         .stdin(Stdio::piped())
@@ -25,7 +25,7 @@ fn import(service: &Service, directory: &Directory, input: &str) -> Ran {
 #[tokio::test(flavor = "multi_thread")]
 async fn pools_are_set_listed_shown_and_deleted() {
     let directory = Directory::new();
-    let service = Service::start(&directory).await;
+    let service = Tokend::on_shared_redis(&directory).await;
     let run = |args: &[&str]| service.run(&directory, args);
     let set = [
         "pool",
@@ -91,7 +91,7 @@ async fn pools_are_set_listed_shown_and_deleted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_generated_and_imported() {
     let directory = Directory::new();
-    let service = Service::start(&directory).await;
+    let service = Tokend::on_shared_redis(&directory).await;
     let run = |args: &[&str]| service.run(&directory, args);
     let generated = run(&["generate", "3"]);
     let valid = generated
@@ -146,7 +146,7 @@ fn refused(run: &impl Fn(&[&str]) -> Ran) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_goes_through_its_life() {
     let directory = Directory::new();
-    let service = Service::start(&directory).await;
+    let service = Tokend::on_shared_redis(&directory).await;
     let run = |args: &[&str]| service.run(&directory, &[args, &["--pool", "seats"]].concat());
     service
         .run(&directory, &["pool", "set", "seats", "--cooldown", "1h"])
@@ -212,10 +212,10 @@ async fn a_token_goes_through_its_life() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_cannot_be_reached_is_69() {
     let directory = Directory::new();
-    let mut service = Service::start(&directory).await;
+    let mut service = Tokend::on_shared_redis(&directory).await;
     service.run(&directory, &["pool", "list"]).ok();
-    service.signal("KILL");
-    service.ended().await;
+    service.process.signal("KILL");
+    service.process.until_ended().await;
     for args in [
         &["pool", "list"] as &[&str],
         &["assign"],

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokend::metrics::Metrics;
 use tokend::store::Store;
 
-use super::{Directory, Ran, Service, tokend};
+use super::{Directory, Ran, Tokend, tokend};
 use crate::harness::{OwnRedis, config_on, eventually, skip};
 
 /// A Redis as the README wants it.
@@ -24,7 +24,7 @@ async fn own_redis(test: &str, args: &[&str]) -> Option<OwnRedis> {
 
 fn doctor(url: &str, settings: &[(&str, &str)], args: &[&str]) -> Ran {
     let directory = Directory::new();
-    let output = tokend(directory.path())
+    let output = tokend(&directory)
         .arg("doctor")
         .args(args)
         .env("REDIS_URL", url)
@@ -121,7 +121,7 @@ async fn a_redis_that_throws_tokens_away_fails_and_nothing_starts_on_it() {
             .contains("-> CONFIG SET maxmemory-policy noeviction")
     );
     let directory = Directory::new();
-    let output = tokend(directory.path())
+    let output = tokend(&directory)
         .args(["serve", "--port", "0"])
         .env("REDIS_URL", &redis.url)
         .output();
@@ -205,9 +205,9 @@ async fn serve_warns_of_it_once_and_serves() {
     };
     let directory = Directory::new();
     let settings = [("REDIS_URL", redis.url.as_str()), ("DURABILITY", "memory")];
-    let service = Service::with(&directory, &settings).await;
+    let service = Tokend::start(&directory, &settings).await;
     let warned = || {
-        let log = service.log();
+        let log = service.process.log();
         let lines = log
             .iter()
             .filter(|line| line.contains("CONFIG SET appendonly yes"));

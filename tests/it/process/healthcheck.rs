@@ -3,13 +3,13 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use super::{Directory, Ran, Service, tokend};
+use super::{Directory, Ran, Tokend, tokend};
 use crate::harness::{OwnRedis, eventually, skip};
 
 /// Runs it with these settings.
 fn healthcheck(settings: &[(&str, &str)], args: &[&str]) -> Ran {
     let directory = Directory::new();
-    let output = tokend(directory.path())
+    let output = tokend(&directory)
         .arg("healthcheck")
         .args(args)
         .envs(settings.iter().copied())
@@ -40,7 +40,7 @@ async fn it_says_what_readyz_says_and_with_live_what_livez_says() {
         ("HOST", "0.0.0.0"),
         ("SHUTDOWN_DELAY", "5"),
     ];
-    let mut service = Service::with(&directory, &settings).await;
+    let mut service = Tokend::start(&directory, &settings).await;
     let (_, port) = service.address().rsplit_once(':').expect("a port");
     let port = port.to_owned();
     let settings = [("HOST", "0.0.0.0"), ("PORT", port.as_str())];
@@ -67,14 +67,14 @@ async fn it_says_what_readyz_says_and_with_live_what_livez_says() {
     })
     .await;
 
-    service.signal("TERM");
+    service.process.signal("TERM");
     let why = format!("http://127.0.0.1:{port}/readyz: this replica is shutting down");
     eventually("it tells of the stop", async || {
         let ran = healthcheck(&settings, &[]);
         ran.code == Some(1) && complaint(&ran) == why
     })
     .await;
-    service.ended().await;
+    service.process.until_ended().await;
     for args in [&[][..], &["--live"]] {
         let ran = healthcheck(&settings, args);
         assert!(complaint(&ran).contains("refused"), "{ran:?}");

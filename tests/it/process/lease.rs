@@ -5,11 +5,11 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use super::{Directory, Service, wait};
-use crate::harness::eventually;
+use super::{Directory, Tokend};
+use crate::harness::{eventually, program, wait};
 
-async fn service(directory: &Directory) -> Service {
-    let service = Service::start(directory).await;
+async fn service(directory: &Directory) -> Tokend {
+    let service = Tokend::on_shared_redis(directory).await;
     service.run(directory, &["pool", "set", "seats"]).ok();
     let (status, _) = service
         .post("/v1/pools/seats/generate", json!({"tokens": ["seat-1"]}))
@@ -30,7 +30,7 @@ async fn a_command_runs_under_a_lease_that_is_given_back() {
             &directory,
             &["lease", "seats", "--holder", "me", "--", "sh", "-c", script],
         )
-        .env("TOKEND", env!("CARGO_BIN_EXE_tokend"))
+        .env("TOKEND", program())
         .output()
         .expect("tokend runs");
     let ran = super::Ran::from(output);

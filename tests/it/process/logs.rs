@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Directory, Service};
-use crate::api::http_client;
+use super::{Directory, Tokend};
 use crate::harness::{eventually, new_namespace, redis_url};
 
 /// Every value that must never be seen in a log has this in it.
 const SECRET: &str = "s3cret";
 
-async fn traffic(service: &Service) -> Vec<String> {
+async fn traffic(service: &Tokend) -> Vec<String> {
     let seat = format!("{SECRET}-seat");
     let token = json!({ "token": seat });
     let held = json!({"token": seat, "holder": format!("{SECRET}-holder")});
@@ -73,18 +72,17 @@ async fn the_log_has_a_json_line_for_each_request_and_never_a_token() {
         // All that tokend itself can say.
         ("LOG_LEVEL", "trace"),
     ];
-    let mut service = Service::with(&directory, &settings).await;
-    let before = requests(&service.log());
+    let mut service = Tokend::start(&directory, &settings).await;
+    let before = requests(&service.process.log());
     let secrets = traffic(&service).await;
     eventually("all requests are logged", async || {
-        let now = requests(&service.log());
+        let now = requests(&service.process.log());
         // More, where a line from before was read late.
         now.values().sum::<usize>() >= before.values().sum::<usize>() + 15
     })
     .await;
-    service.signal("TERM");
-    assert_eq!(service.ended().await.code(), Some(0));
-    let log = service.log();
+    service.process.stop("TERM").await;
+    let log = service.process.log();
     for line in &log {
         for secret in &secrets {
             assert!(!line.contains(secret.as_str()), "{secret} in {line}");
@@ -114,7 +112,7 @@ async fn the_log_never_shows_a_temporary_token() {
         ("SHUTDOWN_DELAY", "0"),
         ("LOG_LEVEL", "trace"),
     ];
-    let mut service = Service::with(&directory, &settings).await;
+    let mut service = Tokend::start(&directory, &settings).await;
     let (status, made) = service.post("/app/token", Value::Null).await;
     assert_eq!(status, 200);
     let token = made["token"].as_str().expect("a token");
@@ -133,24 +131,17 @@ async fn the_log_never_shows_a_temporary_token() {
     let (status, _) = service.post("/app/valid", json!([token])).await;
     assert_eq!(status, 400);
     eventually("all requests are logged", async || {
-        let seen = requests(&service.log());
+        let seen = requests(&service.process.log());
         ["GET /app/valid/{token:.*} 200", "POST /app/valid 400"]
             .iter()
             .map(|what| seen.get(*what).copied().unwrap_or_default())
             .eq([4, 1])
     })
     .await;
-    let metrics = http_client().get(format!("{}/metrics", service.url));
-    let metrics = metrics.send().await.expect("an answer");
-    let metrics = metrics.text().await.expect("text");
-    service.signal("TERM");
-    assert_eq!(service.ended().await.code(), Some(0));
-    for line in service
-        .log()
-        .iter()
-        .map(String::as_str)
-        .chain(metrics.lines())
-    {
+    let metrics = service.metrics().await;
+    service.process.stop("TERM").await;
+    let log = service.process.log();
+    for line in log.iter().map(String::as_str).chain(metrics.lines()) {
         for secret in [random, SECRET] {
             assert!(!line.contains(secret), "{secret} in {line}");
         }

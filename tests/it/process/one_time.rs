@@ -7,10 +7,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::serve::embedded;
-use super::{Directory, Ran, Service, tokend};
+use super::{Directory, Ran, Tokend, tokend};
 use crate::harness::{eventually, new_namespace, redis_url};
 
-impl Service {
+impl Tokend {
     /// A new one-time token.
     async fn issue(&self, meta: Value) -> String {
         let asked = self.ask_text(Method::POST, "/token", Some(json!({ "meta": meta })));
@@ -43,7 +43,7 @@ async fn a_dump_tells_metadata_and_expiry_and_the_log_has_never_a_token() {
         ("ONE_TIME_LIFETIME", "96h"),
     ];
     let flags = ["--dump", "-t", "30min", "-P", "5min"];
-    let mut service = Service::with_flags(&directory, &settings, &flags).await;
+    let mut service = Tokend::with_flags(&directory, &settings, &flags).await;
     let mut hidden = vec!["s3cret".to_owned()];
     for n in 0..3 {
         let first = service.issue(json!({"n": n, "line": "a\nb"})).await;
@@ -66,14 +66,13 @@ async fn a_dump_tells_metadata_and_expiry_and_the_log_has_never_a_token() {
     let asked = service.ask_text(Method::HEAD, "/dump", None).await;
     assert_eq!(asked.expect("an answer"), (202, String::new()));
     eventually("all is shown", async || {
-        let log = service.log();
+        let log = service.process.log();
         log.iter()
             .any(|line| line.contains("all one-time tokens are shown"))
     })
     .await;
-    service.signal("TERM");
-    assert_eq!(service.ended().await.code(), Some(0));
-    let log = service.log();
+    service.process.stop("TERM").await;
+    let log = service.process.log();
     for secret in &hidden {
         let told = log.iter().find(|line| line.contains(secret.as_str()));
         assert_eq!(told, None, "{secret}");
@@ -114,9 +113,7 @@ fn a_flag_out_of_range_is_a_usage_error() {
         ("-P", "0.5s", "1s"),
         ("--purge-interval", "91min", "1s to 90min"),
     ] {
-        let output = tokend(directory.path())
-            .args(["serve", flag, value])
-            .output();
+        let output = tokend(&directory).args(["serve", flag, value]).output();
         let ran = Ran::from(output.expect("tokend runs"));
         assert_eq!(ran.code, Some(2), "{}", ran.stderr);
         assert!(ran.stderr.contains(range), "{}", ran.stderr);
@@ -130,11 +127,10 @@ async fn the_embedded_redis_comes_with_a_secret_that_is_kept() {
     }
     let directory = Directory::new();
     let settings = [("DATA_DIR", "data"), ("SHUTDOWN_DELAY", "0")];
-    let mut service = Service::with(&directory, &settings).await;
+    let mut service = Tokend::start(&directory, &settings).await;
     let first = service.issue(json!({"big": 1})).await;
     let told = service.turn_in(&first).await;
-    service.signal("TERM");
-    assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
+    service.process.stop("TERM").await;
     let file = directory.path().join("data/one-time.key");
     let mode = std::fs::metadata(&file)
         .expect("it is kept")
@@ -142,23 +138,22 @@ async fn the_embedded_redis_comes_with_a_secret_that_is_kept() {
         .mode();
     assert_eq!(mode & 0o777, 0o600);
 
-    let mut service = Service::with(&directory, &settings).await;
+    let mut service = Tokend::start(&directory, &settings).await;
     let second = told["Ok"]["token"].as_str().expect("a token");
     let told = service.turn_in(second).await;
     assert_eq!(told["Ok"]["meta"], json!({"big": 1}));
-    service.signal("INT");
-    assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
+    service.process.stop("INT").await;
     let secret = std::fs::read_to_string(file).expect("a text");
-    assert!(!service.log().iter().any(|line| line.contains(&secret)));
+    assert!(!service.process.log().concat().contains(&secret));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_of_ones_own_without_a_secret_has_no_one_time_tokens() {
     let directory = Directory::new();
-    let service = Service::start(&directory).await;
+    let service = Tokend::on_shared_redis(&directory).await;
     let (status, told) = service.post("/token", json!({"meta": {}})).await;
     assert_eq!((status, &told["type"]), (503, &json!("/problems/flow-off")));
-    let log = service.log();
+    let log = service.process.log();
     let off = |line: &String| line.contains("SECRET_KEY") && line.contains("WARN");
     assert!(log.iter().any(off), "{log:?}");
     let asked = service.ask(Method::POST, "/token", None).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Directory, Ran, Service, tokend};
+use super::{Directory, Ran, Tokend, tokend};
 use crate::harness::{eventually, skip};
 
 /// Whether the embedded Redis can be had; says so if not.
@@ -28,17 +28,16 @@ async fn the_embedded_redis_keeps_its_data_over_a_restart() {
     }
     let directory = Directory::new();
     let settings = [("DATA_DIR", "data"), ("SHUTDOWN_DELAY", "0")];
-    let mut service = Service::with(&directory, &settings).await;
+    let mut service = Tokend::start(&directory, &settings).await;
     let (status, _) = service
         .post("/tokens/generate", json!({"tokens": ["a", "b"]}))
         .await;
     assert_eq!(status, 201);
     let asked = json!({"token": "a", "holder": "pod-1", "lifetime": 3_600});
     let (_, granted) = service.post("/tokens/assign", asked).await;
-    service.signal("TERM");
-    assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
+    service.process.stop("TERM").await;
 
-    let mut service = Service::with(&directory, &settings).await;
+    let mut service = Tokend::start(&directory, &settings).await;
     let (_, seen) = service.post("/tokens/inspect", json!({"token": "a"})).await;
     assert_eq!(seen["state"], "held");
     assert_eq!(seen["holder"], "pod-1");
@@ -47,8 +46,7 @@ async fn the_embedded_redis_keeps_its_data_over_a_restart() {
     let (_, other) = service.post("/tokens/assign", json!({})).await;
     assert_eq!(other["token"], "b");
     assert!(other["fence"].as_u64() > granted["fence"].as_u64());
-    service.signal("INT");
-    assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
+    service.process.stop("INT").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,7 +59,7 @@ async fn a_stop_turns_readiness_off_and_answers_what_is_in_flight() {
         ("KEY_PREFIX", &namespace),
         ("SHUTDOWN_DELAY", "3"),
     ];
-    let mut service = Service::with(&directory, &settings).await;
+    let mut service = Tokend::start(&directory, &settings).await;
     // Its head is here, its body on the way: in flight until we send the rest.
     let mut slow = TcpStream::connect(service.address()).expect("it listens");
     slow.set_read_timeout(Some(Duration::from_secs(30)))
@@ -76,7 +74,7 @@ async fn a_stop_turns_readiness_off_and_answers_what_is_in_flight() {
     slow.write_all(&body.as_bytes()[..5]).expect("it reads");
     assert_eq!(service.get("/livez").await.0, 200);
 
-    service.signal("TERM");
+    service.process.signal("TERM");
     let mut told = Value::Null;
     eventually("it is not ready any more", async || {
         let (status, body) = service.get("/readyz").await;
@@ -101,7 +99,7 @@ async fn a_stop_turns_readiness_off_and_answers_what_is_in_flight() {
     slow.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
     assert!(answer.contains(r#""tokens":["late"]"#), "{answer}");
-    assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
+    service.process.until_ended_well().await;
 }
 
 /// One request on a connection that is kept alive, and the head of its answer, in small letters.
@@ -129,7 +127,7 @@ async fn a_stop_closes_connections_with_an_answer() {
         ("KEY_PREFIX", &namespace),
         ("SHUTDOWN_DELAY", "5"),
     ];
-    let mut service = Service::with(&directory, &settings).await;
+    let mut service = Tokend::start(&directory, &settings).await;
     let mut kept = [(); 2].map(|()| {
         let connection = TcpStream::connect(service.address()).expect("it listens");
         let patience = Some(Duration::from_secs(30));
@@ -140,7 +138,7 @@ async fn a_stop_closes_connections_with_an_answer() {
         let head = ask(connection, "/livez");
         assert!(!head.contains("connection: close"), "{head}");
     }
-    service.signal("TERM");
+    service.process.signal("TERM");
     eventually("it stops", async || service.get("/readyz").await.0 == 503).await;
     // One that is answered well, one with a problem.
     for (connection, path) in kept.iter_mut().zip(["/livez", "/readyz"]) {
@@ -152,22 +150,21 @@ async fn a_stop_closes_connections_with_an_answer() {
             "{path}: the end of the answer, then of the connection"
         );
     }
-    service.signal("TERM");
-    service.ended().await;
+    service.process.signal("TERM");
+    service.process.until_ended().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_does_not_keep_it_from_stopping() {
     let directory = Directory::new();
-    let mut service = Service::start(&directory).await;
+    let mut service = Tokend::on_shared_redis(&directory).await;
     let mut idle = TcpStream::connect(service.address()).expect("it listens");
     idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
         .expect("it reads");
     let mut first = [0; 12];
     idle.read_exact(&mut first).expect("an answer");
     assert_eq!(&first, b"HTTP/1.1 200");
-    service.signal("INT");
-    assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
+    service.process.stop("INT").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,17 +177,17 @@ async fn a_second_signal_ends_it_at_once() {
         ("KEY_PREFIX", &namespace),
         ("SHUTDOWN_DELAY", "5"),
     ];
-    let mut service = Service::with(&directory, &settings).await;
-    service.signal("TERM");
+    let mut service = Tokend::start(&directory, &settings).await;
+    service.process.signal("TERM");
     eventually("it stops", async || service.get("/readyz").await.0 == 503).await;
-    service.signal("TERM");
-    assert_eq!(service.ended().await.code(), Some(128 + 15));
+    service.process.signal("TERM");
+    assert_eq!(service.process.until_ended().await.code(), Some(128 + 15));
 }
 
 #[test]
 fn a_bad_configuration_tells_all_mistakes_and_no_secret() {
     let directory = Directory::new();
-    let output = tokend(directory.path())
+    let output = tokend(&directory)
         .arg("serve")
         .env("REDIS_URL", "http://user:hunter2@redis.example:6379")
         .env("PORT", "70000")
@@ -220,7 +217,7 @@ async fn a_taken_port_is_told_and_ends_it() {
     let directory = Directory::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("bound").port().to_string();
-    let output = tokend(directory.path())
+    let output = tokend(&directory)
         .args(["serve", "--port", &port])
         .env("REDIS_URL", "redis://127.0.0.1:1")
         .output();
@@ -251,7 +248,7 @@ async fn a_dotenv_file_with_comments_behind_its_values_works() {
          \n"
     );
     directory.write(".env", &text);
-    let service = Service::with(&directory, &[("MAX_TOKENS", "78")]).await;
+    let service = Tokend::start(&directory, &[("MAX_TOKENS", "78")]).await;
     let (_, pool) = service.get("/v1/pools/default").await;
     let told = [
         &pool["lifetime"],
@@ -260,7 +257,7 @@ async fn a_dotenv_file_with_comments_behind_its_values_works() {
         &pool["max_tokens"],
     ];
     assert_eq!(told, [61, 301, 121, 78], "and the real environment wins");
-    let log = service.log().join("\n");
+    let log = service.process.log().join("\n");
     assert!(
         log.contains("TOKEN_LIFTIME"),
         "a name it does not know is told: {log}"
@@ -270,7 +267,7 @@ async fn a_dotenv_file_with_comments_behind_its_values_works() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_who_waits() {
     let directory = Directory::new();
-    let mut service = Service::start(&directory).await;
+    let mut service = Tokend::on_shared_redis(&directory).await;
     let (status, _) = service
         .post("/tokens/generate", json!({"tokens": ["a"]}))
         .await;
@@ -293,11 +290,11 @@ async fn a_stop_does_not_wait_for_who_waits() {
         metrics.contains("tokend_waiters{pool=\"default\"} 1\n")
     })
     .await;
-    service.signal("TERM");
+    service.process.signal("TERM");
     // Its answer comes before the end: a drain that is cut short would cut it off.
     let mut told = String::new();
     waiting.read_to_string(&mut told).expect("an answer");
     assert!(told.starts_with("HTTP/1.1 503"), "{told}");
     assert!(told.contains("/problems/store-unavailable"), "{told}");
-    assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
+    service.process.until_ended_well().await;
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokend::store::{Durability, StoreConfig};
 use tokend::token::{FlowsLimits, Policy};
 
-use super::{Directory, Ran, Service, tokend};
+use super::{Directory, Ran, Tokend, tokend};
 use crate::api::ann::PASSWORD;
 use crate::harness::{Fixture, eventually, new_namespace, redis_url, skip};
 
@@ -25,7 +25,7 @@ async fn with_its_own_redis_tokend_makes_its_keys_once_and_keeps_them_closed() {
     let settings = [("DATA_DIR", "data"), ("SHUTDOWN_DELAY", "0")];
     let mut keys = Vec::new();
     for _ in 0..2 {
-        let mut service = Service::with(&directory, &settings).await;
+        let mut service = Tokend::start(&directory, &settings).await;
         let (status, jwks) = service.get("/.well-known/jwks.json").await;
         assert_eq!(
             (status, jwks["keys"][0]["alg"].as_str()),
@@ -34,8 +34,7 @@ async fn with_its_own_redis_tokend_makes_its_keys_once_and_keeps_them_closed() {
         keys.push(jwks);
         let nobody = json!({"username": "nobody", "password": "x"});
         assert_eq!(service.post("/auth/login", nobody).await.0, 401);
-        service.signal("TERM");
-        assert_eq!(service.ended().await.code(), Some(0), "{:?}", service.log());
+        service.process.stop("TERM").await;
     }
     assert_eq!(keys[0], keys[1]);
     for name in ["jwt.pem", "refresh.key"] {
@@ -60,8 +59,8 @@ async fn what_is_missing_is_told_in_one_line() {
         let namespace = new_namespace();
         let mut settings = vec![("REDIS_URL", redis_url().await), ("KEY_PREFIX", &namespace)];
         settings.extend(given);
-        let service = Service::with(&directory, &settings).await;
-        let log = service.log();
+        let service = Tokend::start(&directory, &settings).await;
+        let log = service.process.log();
         let lines: Vec<_> = log
             .iter()
             .filter(|it| it.contains("logins are off"))
@@ -80,7 +79,7 @@ async fn a_key_file_that_cannot_be_used_refuses_to_start() {
     directory.write("bad.pem", "-----BEGIN NONSENSE-----\nSECRETTEXT\n");
     for file in ["missing.pem", "bad.pem"] {
         let namespace = new_namespace();
-        let mut command = tokend(directory.path());
+        let mut command = tokend(&directory);
         command
             .args(["serve", "--port", "0"])
             .env("REDIS_URL", redis_url().await)
@@ -96,7 +95,7 @@ async fn a_key_file_that_cannot_be_used_refuses_to_start() {
 }
 
 /// All that goes with a session, and mistakes. What must never be seen in a log.
-async fn traffic(service: &Service) -> Vec<String> {
+async fn traffic(service: &Tokend) -> Vec<String> {
     let credentials = json!({"username": "ann", "password": PASSWORD});
     let wrong = json!({"username": "s3cret-user", "password": "s3cret-password"});
     assert_eq!(service.post("/auth/login", wrong).await.0, 401);
@@ -153,7 +152,7 @@ async fn no_token_no_secret_and_no_password_is_ever_in_the_log() {
         ("REFRESH_TOKEN_SECRET", &refresh),
         ("JWT_SECRET", &access),
     ];
-    let mut service = Service::with(&directory, &settings).await;
+    let mut service = Tokend::start(&directory, &settings).await;
     let config = StoreConfig {
         url: redis_url().await.to_owned(),
         key_prefix: namespace.clone(),
@@ -170,12 +169,11 @@ async fn no_token_no_secret_and_no_password_is_ever_in_the_log() {
             .count()
     };
     eventually("the last request is logged", async || {
-        told(&service.log()) > 0
+        told(&service.process.log()) > 0
     })
     .await;
-    service.signal("TERM");
-    assert_eq!(service.ended().await.code(), Some(0));
-    for line in &service.log() {
+    service.process.stop("TERM").await;
+    for line in &service.process.log() {
         for secret in &secrets {
             assert!(!line.contains(secret.as_str()), "{secret} in {line}");
         }

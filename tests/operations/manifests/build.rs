@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::process::{Directory, repository};
+use crate::machine::repository;
+use crate::support::Directory;
 
 /// What kustomize has built: the text, and the objects in it.
 pub struct Manifests {

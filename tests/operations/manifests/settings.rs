@@ -7,8 +7,8 @@ use tokend::config::{Config, variable_names};
 
 use super::build::{Manifests, folders};
 use super::{assert_all, assert_clean, assert_finds, built};
-use crate::process::{Directory, Tokend, http_client, repository, skip};
-use crate::support::OwnRedis;
+use crate::machine::repository;
+use crate::support::{Directory, OwnRedis, Tokend, http_client, skip};
 
 /// The environment of the tokend container: from the ConfigMap, and its own entries, which win. What comes from a Secret
 /// has the key's name as its value.
@@ -134,7 +134,7 @@ async fn tokend_runs_with_these_settings_and_answers_what_is_asked_of_it() {
         return skip(test, "no redis-server");
     };
     let directory = Directory::new();
-    let service = Tokend::start(&redis, &directory, &settings).await;
+    let service = Tokend::on(&redis, &directory, &settings).await;
     let paths = paths(manifests);
     for asked in ["/livez", "/readyz", "/metrics", "/auth/login"] {
         assert!(paths.contains(asked), "nobody asks {asked}");

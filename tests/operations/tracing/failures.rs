@@ -1,20 +1,16 @@
 //! What a collector that is not there, or refuses, does to the service: nothing but lost spans.
 
 use std::net::TcpListener;
-use std::process::Command;
 
 use serde_json::json;
 
 use super::Stage;
 use super::collector::Collector;
-use crate::process::{Process, http_client};
-use crate::support::{eventually, free_port};
+use crate::support::{Directory, Process, eventually, free_port, tokend};
 
 /// The sum of `tokend_spans_dropped_total` over these series.
 async fn dropped(stage: &Stage, reason: &str) -> f64 {
-    let url = format!("{}/metrics", stage.service.url);
-    let text = http_client().get(url).send().await.expect("an answer");
-    let text = text.text().await.expect("text");
+    let text = stage.service.metrics().await;
     let series = format!("tokend_spans_dropped_total{{reason=\"{reason}\"}} ");
     let mut values = text.lines().filter_map(|line| line.strip_prefix(&series));
     let value = values.next().expect("the series is there from the start");
@@ -136,10 +132,10 @@ async fn a_collector_that_comes_later_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_protocol_that_is_not_spoken_ends_the_start() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tokend"));
+    let directory = Directory::new();
+    let mut command = tokend(&directory);
     command
         .args(["serve", "--port", "0"])
-        .env_clear()
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317")
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
         .env("OTEL_EXPORTER_OTLP_HEADERS", "s3cret");

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::Stage;
-use crate::process::http_client;
 
 /// Every value that no span may show has this in it.
 const SECRET: &str = "s3cret";
@@ -36,16 +35,8 @@ async fn traffic(stage: &Stage) -> String {
             .await
             .expect("an answer");
     }
-    let url = format!("{}/app/valid/{SECRET}-in-path", stage.service.url);
-    assert_eq!(
-        http_client()
-            .get(url)
-            .send()
-            .await
-            .expect("an answer")
-            .status(),
-        200
-    );
+    let path = format!("/app/valid/{SECRET}-in-path");
+    assert_eq!(stage.service.get(&path).await.0, 200);
     let made = stage
         .post("/app/token", &json!({}))
         .send()
