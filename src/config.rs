@@ -26,7 +26,7 @@ use self::env::Env;
 pub use self::env::variable_names;
 pub use self::flows::{CorsOrigins, FlowSettings, Secrets, one_time_lifetime};
 pub use self::redis_url::RedisUrl;
-pub use self::traces::{SecretHeaders, TraceSampler, TraceSettings};
+pub use self::traces::{Exporting, SecretHeaders, TraceSampler, TraceSettings};
 use crate::store::{Durability, StoreConfig};
 use crate::telemetry::{Format, LogFilter};
 use crate::token::{PARTITIONS_MAX, Policy};

@@ -296,7 +296,7 @@ pub(crate) fn transport(error: &reqwest::Error) -> CallError {
 }
 
 /// The innermost cause: the outer ones name the URL, which may carry a password.
-fn root_cause(error: &reqwest::Error) -> String {
+pub(crate) fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;

@@ -97,6 +97,16 @@ pub(super) struct Env {
     pub otel_exporter_otlp_traces_protocol: Option<String>,
     /// `OTEL_EXPORTER_OTLP_HEADERS`: headers for the collector; may hold a key.
     pub otel_exporter_otlp_headers: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_TRACES_HEADERS`: those for traces, instead.
+    pub otel_exporter_otlp_traces_headers: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_COMPRESSION`: `gzip` or `none`.
+    pub otel_exporter_otlp_compression: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_TRACES_COMPRESSION`: the same, for traces alone.
+    pub otel_exporter_otlp_traces_compression: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_TIMEOUT`: milliseconds that a batch is tried for.
+    pub otel_exporter_otlp_timeout: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_TRACES_TIMEOUT`: the same, for traces alone.
+    pub otel_exporter_otlp_traces_timeout: Option<String>,
     /// `OTEL_SERVICE_NAME`: as whom traces show this service.
     pub otel_service_name: Option<String>,
     /// `OTEL_RESOURCE_ATTRIBUTES`: what else they say of it.

@@ -17,6 +17,10 @@ use super::{Reader, whole};
 
 /// What the specification puts behind the endpoint that is for all signals.
 const PATH: &str = "v1/traces";
+/// Milliseconds that a batch is tried for. Fewer than the specification's 10,000: what queues meanwhile may be lost.
+const TIMEOUT_MS: u64 = 5_000;
+/// Most of them.
+const TIMEOUT_MS_MAX: u64 = 60_000;
 /// Most milliseconds between two exports: longer ones only keep more in memory.
 const DELAY_MS_MAX: u64 = 60_000;
 /// Most spans in the queue: about a kilobyte each.
@@ -27,8 +31,8 @@ const QUEUE_MAX: usize = 100_000;
 pub struct TraceSettings {
     /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, or `OTEL_EXPORTER_OTLP_ENDPOINT` and `v1/traces`.
     pub endpoint: String,
-    /// `OTEL_EXPORTER_OTLP_HEADERS`.
-    pub headers: SecretHeaders,
+    /// How they are sent there.
+    pub exporting: Exporting,
     /// `OTEL_SERVICE_NAME`, or `service.name` among the attributes, or `tokend`.
     pub service_name: String,
     /// `OTEL_RESOURCE_ATTRIBUTES`.
@@ -51,6 +55,18 @@ impl TraceSettings {
             .map(|url| url.origin().ascii_serialization())
             .unwrap_or_default()
     }
+}
+
+/// How a batch is sent. Each has a variable for all signals, `OTEL_EXPORTER_OTLP_…`, and one for traces alone that wins,
+/// `OTEL_EXPORTER_OTLP_TRACES_…`.
+#[derive(Debug, Clone)]
+pub struct Exporting {
+    /// `HEADERS`.
+    pub headers: SecretHeaders,
+    /// `COMPRESSION`: whether it is `gzip`.
+    pub gzip: bool,
+    /// `TIMEOUT`: longest that a batch is tried to be sent, with all repetitions.
+    pub timeout: Duration,
 }
 
 /// Which traces are kept.
@@ -86,12 +102,7 @@ impl fmt::Debug for SecretHeaders {
 /// service, and a protocol that we do not speak must not keep one from starting that exports nothing.
 pub(super) fn read(env: &Env, read: &mut Reader) -> Option<TraceSettings> {
     let endpoint = target(env, read)?;
-    protocols(env, read);
-    let headers = read.secret(
-        "OTEL_EXPORTER_OTLP_HEADERS",
-        env.otel_exporter_otlp_headers.clone(),
-        headers,
-    );
+    let exporting = exporting(env, read);
     let attributes = read.take(
         "OTEL_RESOURCE_ATTRIBUTES",
         env.otel_resource_attributes.clone(),
@@ -113,7 +124,7 @@ pub(super) fn read(env: &Env, read: &mut Reader) -> Option<TraceSettings> {
     });
     Some(TraceSettings {
         endpoint,
-        headers: headers.unwrap_or_default(),
+        exporting,
         service_name,
         attributes,
         sampler,
@@ -152,21 +163,72 @@ fn sampling(env: &Env, read: &mut Reader) -> (TraceSampler, bool) {
     })
 }
 
-/// Only one can be spoken. The variable for all signals may name another where the one for traces names that.
-fn protocols(env: &Env, read: &mut Reader) {
-    let spoken = "must be http/protobuf, which a collector takes on port 4318; grpc and http/json are not supported";
-    let judge = |text: &str| {
-        (text == "http/protobuf")
-            .then_some(())
-            .ok_or_else(|| spoken.to_owned())
-    };
-    let of_traces = env.otel_exporter_otlp_traces_protocol.clone();
-    let of_traces = of_traces.filter(|text| !text.trim().is_empty());
-    if of_traces.is_some() {
-        return read.take("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", of_traces, (), judge);
+fn exporting(env: &Env, read: &mut Reader) -> Exporting {
+    let (name, given) = for_traces(
+        "PROTOCOL",
+        &env.otel_exporter_otlp_traces_protocol,
+        &env.otel_exporter_otlp_protocol,
+    );
+    read.take(&name, given, (), protocol);
+    let (name, given) = for_traces(
+        "HEADERS",
+        &env.otel_exporter_otlp_traces_headers,
+        &env.otel_exporter_otlp_headers,
+    );
+    let headers = read.secret(&name, given, headers);
+    let (name, given) = for_traces(
+        "COMPRESSION",
+        &env.otel_exporter_otlp_traces_compression,
+        &env.otel_exporter_otlp_compression,
+    );
+    let gzip = read.take(&name, given, false, compression);
+    let (name, given) = for_traces(
+        "TIMEOUT",
+        &env.otel_exporter_otlp_traces_timeout,
+        &env.otel_exporter_otlp_timeout,
+    );
+    let timeout = read.take(&name, given, TIMEOUT_MS, |text| {
+        whole(text, 1, TIMEOUT_MS_MAX)
+    });
+    Exporting {
+        headers: headers.unwrap_or_default(),
+        gzip,
+        timeout: Duration::from_millis(timeout),
     }
-    let everything = env.otel_exporter_otlp_protocol.clone();
-    read.take("OTEL_EXPORTER_OTLP_PROTOCOL", everything, (), judge);
+}
+
+/// The variable for traces alone where it is given, with its value; else the one for all signals, whose value may not
+/// suit us where the other does.
+fn for_traces(
+    what: &str,
+    traces: &Option<String>,
+    all: &Option<String>,
+) -> (String, Option<String>) {
+    match traces {
+        Some(given) if !given.trim().is_empty() => (
+            format!("OTEL_EXPORTER_OTLP_TRACES_{what}"),
+            Some(given.clone()),
+        ),
+        _ => (format!("OTEL_EXPORTER_OTLP_{what}"), all.clone()),
+    }
+}
+
+fn protocol(text: &str) -> Result<(), String> {
+    match text {
+        "http/protobuf" => Ok(()),
+        _ => Err(
+            "must be http/protobuf, which a collector takes on port 4318; grpc and http/json are not supported"
+                .to_owned(),
+        ),
+    }
+}
+
+fn compression(text: &str) -> Result<bool, String> {
+    match text {
+        "gzip" => Ok(true),
+        "none" => Ok(false),
+        _ => Err("must be gzip or none".to_owned()),
+    }
 }
 
 fn exporter(text: &str) -> Result<bool, String> {
@@ -183,6 +245,12 @@ fn endpoint(text: &str) -> Result<String, String> {
         matches!(url.scheme(), "http" | "https") && url.has_host() && url.fragment().is_none()
     };
     match url.filter(good) {
+        // What sends the spans drops them without a word.
+        Some(url) if !url.username().is_empty() || url.password().is_some() => Err(
+            "must be without user and password: those go into OTEL_EXPORTER_OTLP_HEADERS, as \
+             Authorization=Basic%20 and the base64 of user:password"
+                .to_owned(),
+        ),
         Some(_) => Ok(text.to_owned()),
         None => Err("must be a URL such as http://localhost:4318".to_owned()),
     }

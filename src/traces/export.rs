@@ -2,14 +2,14 @@
 //! refuses costs spans, which are counted, and one line in the log when that begins and one when it ends.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_otlp::{Compression, Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
@@ -19,13 +19,13 @@ use opentelemetry_sdk::trace::{
 use prometheus::IntCounter;
 use tokio::runtime::Handle;
 
-use crate::config::{TraceSampler, TraceSettings};
+use crate::cli::client::{install_tls, is_loopback, root_cause};
+use crate::config::{Exporting, TraceSampler, TraceSettings};
 use crate::metrics::Metrics;
 use crate::version::VERSION;
 
-/// Longest that one batch is tried to be sent, with all repetitions. Shorter than the 10 s of the specification: what
-/// queues meanwhile may be lost.
-const EXPORT_MAX: Duration = Duration::from_secs(5);
+/// While spans do not fit into the queue, the log says so this often.
+const FULL_TOLD_EVERY: Duration = Duration::from_mins(1);
 /// Most links of a span: a call carries up to 1,000 items, each perhaps another request's.
 const LINKS_MAX: u32 = 1_000;
 
@@ -34,19 +34,31 @@ pub(super) fn start(
     metrics: &Metrics,
 ) -> Result<SdkTracerProvider, String> {
     let refused = |error: &dyn fmt::Display| format!("traces: {error}");
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
+    let broken = Arc::default();
+    let client = OnRuntime::new(settings, Arc::clone(&broken));
+    let client = client.map_err(|error| refused(&root_cause(&error)))?;
+    let Exporting {
+        headers,
+        gzip,
+        timeout,
+    } = &settings.exporting;
+    let mut builder = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
-        .with_http_client(OnRuntime::new(&settings.endpoint).map_err(|error| refused(&error))?)
+        .with_http_client(client)
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(&settings.endpoint)
-        .with_timeout(EXPORT_MAX)
-        .with_headers(settings.headers.expose().clone())
-        .build()
-        .map_err(|error| refused(&error))?;
+        .with_timeout(*timeout)
+        .with_headers(headers.expose().clone());
+    if *gzip {
+        builder = builder.with_compression(Compression::Gzip);
+    }
+    let exporter = builder.build().map_err(|error| refused(&error))?;
     let queued = Arc::new(AtomicUsize::new(0));
     let dropped = |why| metrics.spans_dropped.with_label_values(&[why]);
     let exporter = Told {
         exporter,
+        host: settings.host(),
+        broken,
         queued: queued.clone(),
         dropped: dropped("export"),
         failing: AtomicBool::new(false),
@@ -62,6 +74,7 @@ pub(super) fn start(
         queued,
         queued_max: settings.queue_max,
         dropped: dropped("queue"),
+        told: Mutex::default(),
     };
     Ok(SdkTracerProvider::builder()
         .with_sampler(sampler(settings))
@@ -100,22 +113,24 @@ fn resource(settings: &TraceSettings) -> Resource {
         .build()
 }
 
+/// Why the last try to send had no answer; none where it had one.
+type Broken = Arc<Mutex<Option<String>>>;
+
 /// The HTTP client that tokend has anyway, on the runtime that it needs: the thread that exports is outside of it.
 #[derive(Debug)]
 struct OnRuntime {
     http: reqwest::Client,
     runtime: Handle,
+    broken: Broken,
 }
 
 impl OnRuntime {
-    fn new(endpoint: &str) -> Result<Self, reqwest::Error> {
-        // An error means that a provider is installed already, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let url = reqwest::Url::parse(endpoint).ok();
-        let loopback =
-            url.is_some_and(|url| url.host_str().is_some_and(crate::cli::client::is_loopback));
+    fn new(settings: &TraceSettings, broken: Broken) -> Result<Self, reqwest::Error> {
+        install_tls();
+        let url = reqwest::Url::parse(&settings.endpoint).ok();
+        let loopback = url.is_some_and(|url| url.host_str().is_some_and(is_loopback));
         let mut builder = reqwest::Client::builder()
-            .timeout(EXPORT_MAX)
+            .timeout(settings.exporting.timeout)
             .redirect(reqwest::redirect::Policy::none());
         if loopback {
             // No proxy can reach our own loopback.
@@ -124,6 +139,7 @@ impl OnRuntime {
         Ok(Self {
             http: builder.build()?,
             runtime: Handle::current(),
+            broken,
         })
     }
 }
@@ -135,7 +151,14 @@ impl HttpClient for OnRuntime {
         let sent = self
             .runtime
             .spawn(async move { http.send_bytes(request).await });
-        sent.await?
+        let sent = sent.await?;
+        // The exporter says no more than that the network failed.
+        let why = sent.as_ref().err().map(|error| {
+            let ours = error.downcast_ref::<reqwest::Error>();
+            ours.map_or_else(|| error.to_string(), root_cause)
+        });
+        *locked(&self.broken) = why;
+        sent
     }
 }
 
@@ -143,6 +166,9 @@ impl HttpClient for OnRuntime {
 #[derive(Debug)]
 struct Told {
     exporter: opentelemetry_otlp::SpanExporter,
+    /// Where the collector is.
+    host: String,
+    broken: Broken,
     queued: Arc<AtomicUsize>,
     dropped: IntCounter,
     failing: AtomicBool,
@@ -159,10 +185,15 @@ impl SpanExporter for Told {
         }
         if self.failing.swap(failed, Ordering::AcqRel) != failed {
             match &result {
-                Err(error) => tracing::warn!(
-                    "traces: spans are lost, counted in tokend_spans_dropped_total: {error}"
-                ),
-                Ok(()) => tracing::info!("traces: the collector takes spans again"),
+                Err(error) => {
+                    let why = locked(&self.broken).take();
+                    let why = why.unwrap_or_else(|| error.to_string());
+                    tracing::warn!(
+                        "traces: spans are lost, counted in tokend_spans_dropped_total: {}: {why}",
+                        self.host
+                    );
+                }
+                Ok(()) => tracing::info!("traces: {} takes spans again", self.host),
             }
         }
         result
@@ -177,6 +208,10 @@ impl SpanExporter for Told {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The queue's bound, kept here and not by the processor behind it, which does not say what it drops.
 #[derive(Debug)]
 struct Bounded {
@@ -185,6 +220,23 @@ struct Bounded {
     queued: Arc<AtomicUsize>,
     queued_max: usize,
     dropped: IntCounter,
+    /// When the log last said so.
+    told: Mutex<Option<Instant>>,
+}
+
+impl Bounded {
+    fn drop_one(&self) {
+        self.dropped.inc();
+        let mut told = locked(&self.told);
+        if told.is_none_or(|at| at.elapsed() >= FULL_TOLD_EVERY) {
+            *told = Some(Instant::now());
+            tracing::warn!(
+                "traces: the queue of {} spans is full, what does not fit is lost and counted in \
+                 tokend_spans_dropped_total: keep fewer (OTEL_TRACES_SAMPLER), or set OTEL_BSP_MAX_QUEUE_SIZE",
+                self.queued_max
+            );
+        }
+    }
 }
 
 impl SpanProcessor for Bounded {
@@ -195,7 +247,7 @@ impl SpanProcessor for Bounded {
             self.processor.on_end(span);
         } else {
             self.queued.fetch_sub(1, Ordering::AcqRel);
-            self.dropped.inc();
+            self.drop_one();
         }
     }
 

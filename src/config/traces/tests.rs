@@ -76,11 +76,15 @@ fn the_endpoint_for_all_signals_is_a_base_and_the_one_for_traces_is_taken_as_it_
         config(&[exact]).expect("valid").expect("on").endpoint,
         "http://t:1/x"
     );
-    let secret = (
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "https://u:hush@t:1/x?key=hush",
-    );
+    let secret = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://t:1/x?key=hush");
     assert_eq!(on(&[secret]).host(), "https://t:1");
+    for bad in ["https://u:hush@t:1", "https://hush@t:1"] {
+        let told = mistake(&[("OTEL_EXPORTER_OTLP_ENDPOINT", bad)]);
+        assert!(
+            told.contains("without user and password") && !told.contains("hush"),
+            "{told}"
+        );
+    }
     for bad in ["c:4318", "grpc://c:4317", "http://", "ftp://u:hush@c"] {
         let told = mistake(&[("OTEL_EXPORTER_OTLP_ENDPOINT", bad)]);
         assert!(
@@ -107,6 +111,39 @@ fn a_protocol_that_is_not_spoken_is_a_mistake() {
         on(&[(name, "http/protobuf")]);
     }
     on(&[(all, "grpc"), (traces, "http/protobuf")]); // the other is for metrics
+}
+
+#[test]
+fn batches_are_sent_as_the_variable_for_traces_says_or_else_the_one_for_all_signals() {
+    let defaults = on(&[]).exporting;
+    assert!(!defaults.gzip && defaults.timeout == Duration::from_secs(5));
+    let all = [
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "1500"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=1"),
+    ];
+    let exporting = on(&all).exporting;
+    assert!(exporting.gzip && exporting.timeout == Duration::from_millis(1500));
+    assert_eq!(exporting.headers.expose()["a"], "1");
+    let traces = [
+        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "none"),
+        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "60000"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "b=2"),
+    ];
+    let exporting = on(&[&all[..], &traces].concat()).exporting;
+    assert!(!exporting.gzip && exporting.timeout == Duration::from_mins(1));
+    assert_eq!(exporting.headers.expose().len(), 1);
+    assert_eq!(exporting.headers.expose()["b"], "2");
+    for (name, bad) in [
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "GZIP"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "0"),
+        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "60001"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "hush"),
+    ] {
+        let told = mistake(&[(name, bad)]);
+        assert!(told.starts_with(name) && !told.contains("hush"), "{told}");
+    }
 }
 
 #[test]
@@ -148,8 +185,9 @@ fn headers_are_checked_and_never_shown() {
         "OTEL_EXPORTER_OTLP_HEADERS",
         "Authorization=Bearer%20hush, x-team=a",
     )]);
-    assert_eq!(settings.headers.expose()["authorization"], "Bearer%20hush");
-    assert_eq!(settings.headers.expose().len(), 2);
+    let headers = settings.exporting.headers.expose();
+    assert_eq!(headers["authorization"], "Bearer%20hush");
+    assert_eq!(headers.len(), 2);
     assert!(!format!("{settings:?}").contains("hush"));
     for bad in ["hush", "=hush", "a b=hush", "a=hush%0A", "a=hush%FF"] {
         let told = mistake(&[("OTEL_EXPORTER_OTLP_HEADERS", bad)]);

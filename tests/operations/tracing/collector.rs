@@ -1,10 +1,12 @@
 //! A collector that these tests run: it takes OTLP over HTTP, and keeps what it is sent.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
+use actix_web::http::header::HeaderValue;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
@@ -68,7 +70,12 @@ async fn take(request: HttpRequest, body: web::Bytes, state: web::Data<State>) -
         .heads
         .push(format!("{} {:?}", request.path(), request.headers()));
     if status == 200 {
-        let sent = ExportTraceServiceRequest::decode(body).expect("OTLP");
+        let encoding = request.headers().get("content-encoding");
+        let body = match encoding.map(HeaderValue::as_bytes) {
+            Some(b"gzip") => unzipped(&body),
+            _ => body.to_vec(),
+        };
+        let sent = ExportTraceServiceRequest::decode(&body[..]).expect("OTLP");
         received.text.push_str(&format!("{sent:?}"));
         for resource in sent.resource_spans {
             let of_service = resource.resource.map(|it| it.attributes);
@@ -79,6 +86,13 @@ async fn take(request: HttpRequest, body: web::Bytes, state: web::Data<State>) -
     }
     let status = actix_web::http::StatusCode::from_u16(status).expect("a status");
     HttpResponse::build(status).finish()
+}
+
+fn unzipped(body: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut decoder = flate2::read::GzDecoder::new(body);
+    decoder.read_to_end(&mut all).expect("gzip");
+    all
 }
 
 fn seen(span: Span) -> Seen {

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use serde_json::json;
 
 use super::Stage;
-use super::collector::Collector;
+use super::collector::{Collector, Seen};
 use crate::support::{Directory, Process, eventually, free_port, tokend};
 
 /// The sum of `tokend_spans_dropped_total` over these series.
@@ -23,7 +23,7 @@ fn lines(stage: &Stage, part: &str) -> usize {
 }
 
 const LOST: &str = "traces: spans are lost";
-const AGAIN: &str = "traces: the collector takes spans again";
+const AGAIN: &str = "takes spans again";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn off_means_that_nothing_is_sent_or_said() {
@@ -103,6 +103,8 @@ async fn a_collector_that_is_away_holds_up_nobody_and_the_queue_is_bounded() {
         stage.generate(1).await; // and is answered 201
     }
     assert!(dropped(&stage, "queue").await >= 20.0);
+    // At the first that did not fit, and not for a minute after that.
+    assert_eq!(lines(&stage, "the queue of 10 spans is full"), 1);
     // The stop is an orderly one: within its limits, with exit code 0.
     stage.stop().await;
     drop(silent);
@@ -122,12 +124,47 @@ async fn a_collector_that_comes_later_is_found() {
         dropped(&stage, "export").await > 0.0
     })
     .await;
+    let why = format!("{endpoint}: Connection refused");
+    eventually("it is told why", async || lines(&stage, &why) == 1).await;
     let listener = TcpListener::bind(&address).expect("a port of ours");
     let collector = Collector::on(listener);
     stage.generate(1).await;
     collector
         .find("a span", |it| it.name == "POST /tokens/generate")
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_are_compressed_and_given_up_as_the_settings_say() {
+    let test = "batches_are_compressed_and_given_up_as_the_settings_say";
+    let settings = [
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=for-all"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-key=for-traces"),
+    ];
+    let Some(stage) = Stage::start(test, &settings).await else {
+        return;
+    };
+    stage.generate(1).await;
+    let is = |span: &Seen| span.name == "POST /tokens/generate";
+    stage.collector.find("a span", is).await;
+    let heads = stage.collector.heads().concat();
+    for (part, there) in [("gzip", true), ("for-traces", true), ("for-all", false)] {
+        assert_eq!(heads.contains(part), there, "{part}: {heads}");
+    }
+
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let endpoint = format!("http://{}", silent.local_addr().expect("bound"));
+    let settings = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "50"),
+    ];
+    let Some(stage) = Stage::start(test, &settings).await else {
+        return;
+    };
+    stage.generate(1).await;
+    let why = format!("{endpoint}: operation timed out");
+    eventually("it is given up", async || lines(&stage, &why) == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
