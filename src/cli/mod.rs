@@ -16,11 +16,14 @@ mod pool;
 mod tokens;
 mod wire;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use reqwest::Url;
 
 use self::client::Client;
@@ -201,6 +204,28 @@ pub struct PoolArg {
     pub name: PoolName,
 }
 
+/// Reads the command line. Where that is all, for it asks for help or can't be read, ends the process.
+#[must_use]
+pub fn parse() -> Cli {
+    read(std::env::args_os()).unwrap_or_else(|error| error.exit())
+}
+
+fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    // From the environment it may be there for other commands.
+    let given = matches.value_source("url") == Some(ValueSource::CommandLine);
+    match cli.command {
+        Command::Client(_) => Ok(cli),
+        _ if !given => Ok(cli),
+        _ => Err(Cli::command().error(
+            ErrorKind::ArgumentConflict,
+            "--url is for commands that ask a running service by HTTP; this one reads the configuration that \
+             `tokend serve` reads",
+        )),
+    }
+}
+
 /// Runs one command to its end and says how it went.
 ///
 /// Call it from the main thread: `lease` asks the kernel to end COMMAND when the thread that
@@ -252,8 +277,6 @@ async fn dispatch(url: Url, json: bool, command: ClientCommand) -> Result<ExitCo
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -271,6 +294,28 @@ mod tests {
         let error = Cli::try_parse_from(["tokend", "inspect", "--pool", "_one_time", "a"])
             .expect_err("flows' pools are out of reach");
         assert_eq!(error.exit_code(), i32::from(error::EXIT_USAGE));
+    }
+
+    #[test]
+    fn an_address_is_refused_where_it_would_not_be_asked() {
+        let read = |line: &str| read(line.split(' ').map(OsString::from));
+        for line in [
+            "tokend --url http://a:1 healthcheck",
+            "tokend healthcheck --url http://a:1",
+            "tokend doctor --url http://a:1",
+            "tokend user list --url http://a:1",
+            "tokend serve --url http://a:1",
+        ] {
+            let error = read(line).expect_err(line);
+            assert_eq!(error.exit_code(), i32::from(error::EXIT_USAGE), "{line}");
+        }
+        for line in [
+            "tokend healthcheck",
+            "tokend --url http://a:1 pool list",
+            "tokend pool list --url http://a:1",
+        ] {
+            assert!(read(line).is_ok(), "{line}");
+        }
     }
 
     #[test]
