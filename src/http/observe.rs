@@ -21,7 +21,7 @@ use tracing::field::display;
 
 use super::cors;
 use super::problem::{Problem, Slug};
-use super::trace::{set_traceresponse, span_of};
+use super::trace::{is_routine, set_traceresponse, span_of};
 use crate::metrics::Metrics;
 use crate::traces::{RequestSpan, within};
 
@@ -116,30 +116,29 @@ impl Watch {
                 .with_label_values(&[route, method, status.to_string().as_str()])
                 .observe(elapsed.as_secs_f64());
         }
+        // The macros of `tracing` take no level at run time.
+        macro_rules! line {
+            ($level:ident $(, $cause:ident)?) => {
+                tracing::$level!(
+                    route,
+                    method,
+                    status,
+                    duration_ms,
+                    request_id,
+                    trace_id,
+                    span_id,
+                    $($cause,)?
+                    "request"
+                )
+            };
+        }
         if status >= 500 {
             let cause = cause.unwrap_or("none given");
-            tracing::warn!(
-                route,
-                method,
-                status,
-                duration_ms,
-                request_id,
-                trace_id,
-                span_id,
-                cause,
-                "request"
-            );
+            line!(warn, cause);
+        } else if is_routine(route) {
+            line!(debug);
         } else {
-            tracing::info!(
-                route,
-                method,
-                status,
-                duration_ms,
-                request_id,
-                trace_id,
-                span_id,
-                "request"
-            );
+            line!(info);
         }
     }
 }

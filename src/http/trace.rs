@@ -9,8 +9,14 @@ use crate::traces::{RequestSpan, Traces};
 /// Where a caller finds its request's trace, while there are traces. W3C's name for that; `traceparent` says whose child
 /// a request is, and says nothing in an answer.
 pub const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
-/// What machines ask every few seconds, each time for the same answer: a trace of that tells nothing.
-const UNTRACED: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+/// What machines ask every few seconds, each time for the same answer: a trace of that tells nothing, nor does a line in
+/// the log.
+const ROUTINE: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
+/// Whether it is a probe or a scrape.
+pub fn is_routine(route: &str) -> bool {
+    ROUTINE.contains(&route)
+}
 
 /// The span of a request, while there are traces.
 pub fn span_of(request: &ServiceRequest, method: &'static str) -> Option<RequestSpan> {
@@ -19,7 +25,7 @@ pub fn span_of(request: &ServiceRequest, method: &'static str) -> Option<Request
         return None;
     }
     let route = request.match_pattern();
-    if route.as_deref().is_some_and(|it| UNTRACED.contains(&it)) {
+    if route.as_deref().is_some_and(is_routine) {
         return None;
     }
     let header = |name: &str| request.headers().get(name)?.to_str().ok();

@@ -148,6 +148,47 @@ async fn the_log_never_shows_a_temporary_token() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_and_scrapes_leave_a_line_only_where_it_is_asked_for() {
+    for (level, lines) in [("INFO", 0), ("DEBUG", 1)] {
+        let directory = Directory::new();
+        let namespace = new_namespace();
+        let settings = [
+            ("REDIS_URL", redis_url().await),
+            ("KEY_PREFIX", &namespace),
+            ("LOG_LEVEL", level),
+        ];
+        let service = Tokend::start(&directory, &settings).await;
+        let before = requests(&service.process.log());
+        let routine = ["/livez", "/readyz", "/metrics"];
+        for path in routine.iter().chain(&["/v1/pools"]) {
+            let (status, _) = service.get(path).await;
+            assert_eq!(status, 200, "{path}");
+        }
+        let count = |seen: &BTreeMap<String, usize>, path: &str| {
+            seen.get(&format!("GET {path} 200")).copied().unwrap_or(0)
+        };
+        // The last of them: what came before is in the log too.
+        eventually("the list of pools is logged", async || {
+            count(&requests(&service.process.log()), "/v1/pools") == 1
+        })
+        .await;
+        let seen = requests(&service.process.log());
+        for path in routine {
+            // The service was probed until it was ready.
+            assert!(
+                count(&seen, path) >= count(&before, path) + lines,
+                "{seen:?}"
+            );
+            assert_eq!(
+                count(&seen, path) > 0,
+                lines > 0,
+                "{level} {path}: {seen:?}"
+            );
+        }
+    }
+}
+
 /// The request lines by method, route and status. Every line is JSON, every request's has all it must.
 fn requests(log: &[String]) -> BTreeMap<String, usize> {
     let mut seen = BTreeMap::new();
