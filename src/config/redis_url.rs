@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use super::Config;
+use crate::store::{UrlMistake, check_url};
+
 /// Schemes that tokend accepts. The `ss` ones are TLS.
 const SCHEMES: [&str; 7] = [
     "redis://",
@@ -68,7 +71,14 @@ impl RedisUrl {
         if scheme.contains("-sentinel") || scheme.contains("-cluster") {
             url.check_query()?;
         }
-        crate::store::check_url(text).map_err(|why| {
+        check_url(text).map_err(|mistake| {
+            let why = match mistake {
+                UrlMistake::Form(why) => why,
+                UrlMistake::Authorities(why) => return format!(
+                    "is a URL with TLS, and the authorities to judge certificates by can't be read (the system's, or those \
+                     in SSL_CERT_FILE and SSL_CERT_DIR): {why}"
+                ),
+            };
             let rest = match *scheme {
                 "redis+unix://" => "user:password@localhost/path/to/socket",
                 scheme if scheme.contains("-sentinel") => {
@@ -127,6 +137,17 @@ impl RedisUrl {
         let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
         let rest = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
         rest.split(['?', '#']).next().unwrap_or("")
+    }
+}
+
+impl Config {
+    /// Which data is ours, for people: `REDIS_URL` without its secrets, or that it is embedded and where.
+    #[must_use]
+    pub fn redis(&self) -> String {
+        match &self.redis_url {
+            Some(url) => url.to_string(),
+            None => format!("embedded, data in {}", self.data_dir.display()),
+        }
     }
 }
 

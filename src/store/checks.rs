@@ -17,7 +17,7 @@ use tracing::{error, warn};
 use self::facts::{Facts, ReplicaClock};
 use self::placed::{cluster, layout};
 use super::keys::{Partition, slot_of};
-use super::redis::Node;
+use super::redis::{Node, in_words};
 use super::{Durability, Inner};
 
 /// First Redis that knows `#!lua` flags and EXPIRE NX.
@@ -116,7 +116,7 @@ pub(super) async fn look_at(inner: &Inner, node: &Arc<Node>) -> Result<Diagnosis
             );
             findings.push(match theirs.await {
                 Ok(theirs) => layout(theirs, inner.config.partitions, &tags),
-                Err(error) => Finding::new("layout", Grade::Fail, error.to_string()),
+                Err(error) => Finding::new("layout", Grade::Fail, in_words(&error)),
             });
         }
         Ok(Diagnosis {
@@ -124,7 +124,7 @@ pub(super) async fn look_at(inner: &Inner, node: &Arc<Node>) -> Result<Diagnosis
             findings,
         })
     };
-    looking.await.map_err(|error: Error| error.to_string())
+    looking.await.map_err(|error: Error| in_words(&error))
 }
 
 /// One that could not be looked at.

@@ -54,7 +54,7 @@ mod wait;
 mod waiting;
 mod walk;
 
-pub use self::redis::check_url;
+pub use self::redis::{UrlMistake, check_url};
 pub use assign::{AssignRequest, Offer};
 pub use checks::{Diagnosis, Finding, Grade};
 pub use durability::Durability;

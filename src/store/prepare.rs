@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::keys::slot_of;
-use super::redis::{Node, call_on, classify, end_of, load};
+use super::redis::{Node, call_on, classify, end_of, in_words, load};
 use super::registry::{ensure_default, ensure_known_flows};
 use super::reply::Answer;
 use super::{Inner, StartError, checks, events, layout};
@@ -165,7 +165,7 @@ async fn prepare(inner: &Inner, node: &Arc<Node>) -> Result<(), Failure> {
 }
 
 fn away(error: &fred::error::Error) -> Failure {
-    Failure::Away(StoreError::Unavailable(error.to_string()))
+    Failure::Away(StoreError::Unavailable(in_words(error)))
 }
 
 /// It is new enough for the scripts, of the kind that the URL says, and a primary.
@@ -313,7 +313,7 @@ fn warn_of_errors(node: Arc<Node>) {
             };
             match error {
                 Ok((error, _)) => {
-                    let error = error.to_string();
+                    let error = in_words(&error);
                     if reason.is_new(&error) {
                         warn!(%node, "Redis: {error}");
                     }

@@ -6,8 +6,8 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::LuaInterface;
 use fred::types::Value;
 
-use super::CALL_MS_MAX;
 use super::node::Node;
+use super::{CALL_MS_MAX, in_words};
 use crate::store::script::Script;
 use crate::token::StoreError;
 
@@ -116,7 +116,7 @@ pub(in crate::store) fn classify(script: &Script, error: &Error) -> StoreError {
             error.kind(),
             ErrorKind::Backpressure | ErrorKind::Routing | ErrorKind::Auth
         );
-    let told = format!("{}: {error}", script.name);
+    let told = format!("{}: {}", script.name, in_words(error));
     if refused || !script.writes {
         StoreError::Unavailable(told)
     } else if matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Parse) {

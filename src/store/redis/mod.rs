@@ -1,7 +1,8 @@
 //! The way to Redis: which primary serves a slot, and one way to call a script there.
 //!
 //! `topology.rs` asks who the primaries are and `map.rs` keeps what it was told, `node.rs` keeps the connections to one
-//! of them, `call.rs` calls a script there and judges what became of it, `commit.rs` has replicas confirm it.
+//! of them, `call.rs` calls a script there and judges what became of it, `commit.rs` has replicas confirm it, `words.rs` tells
+//! people of errors.
 //!
 //! **Architecture Invariant:** no script is ever sent twice by the client. It tries each command once
 //! and follows no redirection; only what cannot have run is sent again, here.
@@ -11,6 +12,7 @@ mod commit;
 mod map;
 mod node;
 mod topology;
+mod words;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -29,6 +31,7 @@ pub(super) use self::call::{call_on, classify, load};
 use self::map::Map;
 pub(super) use self::node::{Node, end_of};
 use self::topology::Deployment;
+pub(super) use self::words::in_words;
 use super::keys::SLOTS;
 use super::reply::Answer;
 use super::script::Script;
@@ -49,15 +52,23 @@ const AWAY_MS_MAX: u64 = 700;
 const RETRY_MS_MAX: u64 = 400;
 /// Pause before that.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-/// Whether a URL can be read. Says why not without repeating it: it may hold a password.
+/// Why a URL can't be used. Neither repeats it: it may hold a password.
+#[derive(Debug, PartialEq, Eq)]
+pub enum UrlMistake {
+    /// It can't be read, in the client's words.
+    Form(String),
+    /// It asks for TLS, and nobody is there to judge certificates by.
+    Authorities(String),
+}
+
+/// Whether a URL can be used.
 ///
 /// # Errors
-/// With the client's word for what is wrong.
-pub fn check_url(url: &str) -> Result<(), String> {
-    match Config::from_url(url) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.details().to_owned()),
-    }
+/// When it can't be read, or its TLS can't be set up.
+pub fn check_url(url: &str) -> Result<(), UrlMistake> {
+    Config::from_url(url)
+        .map(|_| ())
+        .map_err(|error| words::mistake(&error))
 }
 
 /// Why an answer can't be told.
@@ -295,7 +306,10 @@ impl Redis {
                     if *error.kind() == ErrorKind::Timeout {
                         node.note_away();
                     }
-                    return Err(StoreError::Unavailable(format!("read: {error}")));
+                    return Err(StoreError::Unavailable(format!(
+                        "read: {}",
+                        in_words(&error)
+                    )));
                 }
                 Ok(read) => return Ok(read),
             }

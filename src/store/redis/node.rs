@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 use super::commit::Commits;
-use super::{CALL_MS_MAX, CONNECT_MS_MAX};
+use super::{CALL_MS_MAX, CONNECT_MS_MAX, in_words};
 use crate::store::{Durability, StartError};
 
 /// Pause between two attempts to connect; a restarted Redis is found within it.
@@ -268,7 +268,7 @@ impl Node {
                 () = end_of(&mut ended) => return,
             };
             match error {
-                Ok((error, _)) => self.note_error(&error.to_string()),
+                Ok((error, _)) => self.note_error(&in_words(&error)),
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             }

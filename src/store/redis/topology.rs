@@ -15,6 +15,7 @@ use fred::types::config::{Config, Server, ServerConfig};
 use futures_util::future::join_all;
 use tracing::debug;
 
+use super::in_words;
 use super::node::{builder, quit};
 use crate::store::keys::SLOTS;
 
@@ -138,7 +139,7 @@ async fn within(whom: &Client, asked: impl Future<Output = Result<Option<View>, 
     let why = match tokio::time::timeout(limit, asked).await {
         Ok(Ok(Some(view))) => return Ok(view),
         Ok(Ok(None)) => "an answer of another form".to_owned(),
-        Ok(Err(error)) => error.to_string(),
+        Ok(Err(error)) => in_words(&error),
         Err(_) => "no answer in time".to_owned(),
     };
     let server = whom.client_config().server.hosts().into_iter().next();
@@ -151,7 +152,7 @@ async fn within(whom: &Client, asked: impl Future<Output = Result<Option<View>, 
 async fn ask_seed(config: &Config, seed: &Server, tls: bool) -> Asked {
     let mut config = config_for(config, seed.clone());
     config.fail_fast = true;
-    let client = builder(config).build().map_err(|error| error.to_string())?;
+    let client = builder(config).build().map_err(|error| in_words(&error))?;
     let view = within(&client, async {
         let connection = client.connect();
         client.wait_for_connect().await?;

@@ -185,6 +185,23 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn authorities_that_cannot_be_read_are_not_taken_for_a_url_that_cannot() {
+    let directory = Directory::new();
+    let output = tokend(&directory)
+        .arg("serve")
+        .env("REDIS_URL", "rediss://:hunter2@redis.example:6379")
+        .env("SSL_CERT_FILE", "no-such.pem")
+        .output();
+    let ran = Ran::from(output.expect("tokend runs"));
+    assert_eq!(ran.code, Some(78), "{}", ran.stderr);
+    for part in ["SSL_CERT_FILE", "no-such.pem", "No such file"] {
+        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+    }
+    assert!(!ran.stderr.contains("%40"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_bad_configuration_tells_all_mistakes_and_no_secret() {
     let directory = Directory::new();
     let output = tokend(&directory)
