@@ -24,13 +24,15 @@ pub fn run(json: bool) -> ExitCode {
 }
 
 async fn look(json: bool) -> Result<ExitCode, Failure> {
-    let config = users::store_config()?;
-    let diagnoses = Store::diagnose(config).await;
+    let config = users::load_config()?;
+    let diagnoses = Store::diagnose(users::store_config(&config)?).await;
     let diagnoses = diagnoses.map_err(|why| users::unavailable(&why))?;
+    let (redis, keys) = (config.redis(), config.key_prefix.as_str());
     print(&if json {
-        as_json(&diagnoses)
+        as_json(&redis, keys, &diagnoses)
     } else {
-        as_table(&diagnoses)
+        let head = one_line(&format!("Redis: {redis}, keys: {keys}"));
+        format!("{head}\n{}", as_table(&diagnoses))
     })?;
     Ok(if has_failed(&diagnoses) {
         ExitCode::from(EXIT_REFUSED)
@@ -44,7 +46,7 @@ fn has_failed(diagnoses: &[Diagnosis]) -> bool {
     findings.any(|finding| finding.grade == Grade::Fail)
 }
 
-fn as_json(diagnoses: &[Diagnosis]) -> String {
+fn as_json(redis: &str, keys: &str, diagnoses: &[Diagnosis]) -> String {
     let finding = |it: &Finding| {
         let grade = it.grade.as_str();
         json!({ "check": it.check, "grade": grade, "found": it.found, "mend": it.mend })
@@ -54,7 +56,8 @@ fn as_json(diagnoses: &[Diagnosis]) -> String {
         json!({ "server": it.server, "findings": findings })
     };
     let servers: Vec<_> = diagnoses.iter().map(server).collect();
-    json!({ "ok": !has_failed(diagnoses), "servers": servers }).to_string()
+    json!({ "ok": !has_failed(diagnoses), "redis": redis, "keys": keys, "servers": servers })
+        .to_string()
 }
 
 /// A table per server; below what has to be mended stands the line that mends it.
@@ -125,7 +128,7 @@ mod tests {
             (Grade::Fail, false),
         ] {
             let told: serde_json::Value =
-                serde_json::from_str(&as_json(&diagnoses(grade))).expect("JSON");
+                serde_json::from_str(&as_json("", "", &diagnoses(grade))).expect("JSON");
             assert_eq!(told["ok"], ok, "{grade:?}");
             assert_eq!(told["servers"][0]["findings"][1]["grade"], grade.as_str());
         }

@@ -139,13 +139,10 @@ fn public_host(host: &str) -> String {
 
 /// One line on what is served where, and on a terminal how to try it.
 fn announce(config: &Config, address: std::net::SocketAddr) {
-    let redis = match &config.redis_url {
-        Some(url) => url.to_string(),
-        None => format!("embedded, data in {}", config.data_dir.display()),
-    };
     tracing::info!(
-        "tokend {} serves http://{address} (Redis: {redis}, keys: {})",
+        "tokend {} serves http://{address} (Redis: {}, keys: {})",
         version(),
+        config.redis(),
         config.key_prefix
     );
     if std::io::stdout().is_terminal() {

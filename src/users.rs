@@ -36,19 +36,24 @@ pub fn run(command: &UserCommand, json: bool) -> ExitCode {
 }
 
 async fn connect_and_do(command: &UserCommand, json: bool) -> Result<(), Failure> {
-    let store = Store::for_users(store_config()?).await;
+    let config = load_config()?;
+    let store = Store::for_users(store_config(&config)?).await;
     let store = store.map_err(|why| unavailable(&why))?;
     let done = execute(&store, command, json).await;
     store.stop().await;
     done
 }
 
-/// The Redis that `tokend serve` uses, by the same settings; the embedded one, if it is running.
-pub(crate) fn store_config() -> Result<StoreConfig, Failure> {
-    let config = Config::load().map_err(|error| Failure::usage(error.to_string()))?;
+/// The settings that `tokend serve` reads.
+pub(crate) fn load_config() -> Result<Config, Failure> {
+    Config::load().map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// The Redis that it uses; the embedded one, if it is running.
+pub(crate) fn store_config(config: &Config) -> Result<StoreConfig, Failure> {
     let url = match &config.redis_url {
         Some(url) => url.expose().to_owned(),
-        None => embedded::running_url(&config.data_dir).ok_or_else(|| nobody(&config))?,
+        None => embedded::running_url(&config.data_dir).ok_or_else(|| nobody(config))?,
     };
     Ok(config.store(url))
 }

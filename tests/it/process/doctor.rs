@@ -78,7 +78,8 @@ async fn a_redis_as_it_should_be_is_good_and_stays_as_it_is() {
     .await;
     store.stop().await;
     let table = doctor(&redis.url, &[], &[]);
-    let told = format!("127.0.0.1:{}\n", redis.port);
+    let port = redis.port;
+    let told = format!("Redis: redis://127.0.0.1:{port}, keys: tokend\n127.0.0.1:{port}\n");
     assert!(table.ok().starts_with(&told), "{}", table.stdout);
 }
 
