@@ -3,8 +3,8 @@
 //! Closing a listening socket resets the connections that the kernel has taken and nobody has accepted yet, and a
 //! proxy that has sent a request on one of them can't know whether it ran. A proxy asks each replica until it is
 //! refused (open-source nginx asks no `/readyz`), so this happens to somebody in every restart under load. So the door
-//! is shut first: what asks for a connection is passed over in silence from then on and tries elsewhere or again, what
-//! has one is answered, and only then the socket is closed.
+//! is shut first: who asks for a connection is refused from then on and goes elsewhere, who has one is answered, and only
+//! then the socket is closed.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -40,40 +40,33 @@ impl Door {
         Self(listener.try_clone().ok())
     }
 
-    /// Lets nobody in any more; who is inside stays. Where the system can't, it is as if there were no door.
+    /// Lets nobody in any more; who is inside, or has a foot in the door, stays. Where the system can't, it is as if there
+    /// were no door.
     pub fn shut(self) {
         if let Some(listener) = self.0
-            && let Err(error) = refuse_silently(&listener)
+            && let Err(error) = turn_away(&listener)
         {
-            tracing::debug!("the listener is closed without a quiet time: {error}");
+            tracing::warn!(
+                "stopping: the listener closes with all who are in line, for it can't turn others away first: {error}"
+            );
         }
     }
 }
 
-/// A socket filter (the kernel's Documentation/networking/filter.rst) that drops every segment with SYN: it sees TCP
-/// segments from their header on. Dropped, not refused: who asks sends it again after a second at the most, and is
-/// refused then, by a closed port.
+/// Binds the listening socket to a network interface that does not exist. The kernel looks for a listener of the
+/// interface that a SYN came by, finds none, and refuses; a connection that is made or half made has its socket already.
+/// Since Linux 5.7 that needs no privilege. A socket filter would need `CAP_NET_ADMIN` on newer kernels.
 #[cfg(target_os = "linux")]
-fn refuse_silently(listener: &TcpListener) -> std::io::Result<()> {
-    use socket2::{SockFilter, SockRef};
-
-    /// Offset of the flags in a TCP header (RFC 9293, 3.1), and the bit of SYN among them.
-    const FLAGS: u32 = 13;
-    const SYN: u32 = 0x02;
-    // Operation codes of linux/filter.h.
-    const LOAD_BYTE: u16 = 0x30;
-    const JUMP_IF_SET: u16 = 0x45;
-    const RETURN: u16 = 0x06;
-    SockRef::from(listener).attach_filter(&[
-        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
-        SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
-        SockFilter::new(RETURN, 0, 0, 0),        // none of it
-        SockFilter::new(RETURN, 0, 0, u32::MAX), // all of it
-    ])
+fn turn_away(listener: &TcpListener) -> std::io::Result<()> {
+    /// The kernel counts them up from 1.
+    const NO_INTERFACE: u32 = i32::MAX.cast_unsigned();
+    let nowhere = std::num::NonZeroU32::new(NO_INTERFACE);
+    // For IPv6 too: on Linux it is an option of the socket, not of the protocol.
+    socket2::SockRef::from(listener).bind_device_by_index_v4(nowhere)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn refuse_silently(_listener: &TcpListener) -> std::io::Result<()> {
+fn turn_away(_listener: &TcpListener) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
@@ -95,6 +88,20 @@ mod tests {
         );
     }
 
+    /// Of this thread: tests may run as root, and the image does not.
+    #[cfg(target_os = "linux")]
+    fn give_up_all_rights() {
+        use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        };
+        set_capabilities(None, sets).expect("fewer rights are always granted");
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn behind_a_shut_door_nobody_comes_in_and_who_is_inside_stays() {
@@ -107,11 +114,14 @@ mod tests {
             let mut accepted = TcpStream::connect(address).expect("it listens");
             let (mut inside, _) = listener.accept().expect("a connection");
             let mut queued = TcpStream::connect(address).expect("it listens");
-            Door::of(&listener).shut();
-            let limit = Duration::from_millis(100);
-            let refused = TcpStream::connect_timeout(&address, limit);
-            let refused = refused.expect_err("nobody comes in");
-            assert_eq!(refused.kind(), std::io::ErrorKind::TimedOut);
+            let door = Door::of(&listener);
+            let shut = std::thread::spawn(move || {
+                give_up_all_rights();
+                door.shut();
+            });
+            shut.join().expect("it is shut");
+            let refused = TcpStream::connect(address).expect_err("nobody comes in");
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
             let (mut late, _) = listener.accept().expect("who was in line is let in");
             for (caller, server) in [(&mut accepted, &mut inside), (&mut queued, &mut late)] {
                 caller.write_all(b"?").expect("a connection");

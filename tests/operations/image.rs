@@ -193,6 +193,9 @@ async fn sigterm_answers_what_is_in_flight_and_ends_it_within_the_limit() {
     assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
     stop.join().expect("it stops");
     assert_eq!(tokend.state()["ExitCode"], 0, "{}", tokend.log());
+    // Without any right it turned others away before it closed: docs/adr/0015-image.md
+    let log = tokend.log();
+    assert!(!log.contains("the listener closes with all"), "{log}");
 }
 
 #[test]
