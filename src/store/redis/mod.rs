@@ -252,7 +252,6 @@ impl Redis {
         result
     }
 
-    /// Sends again what cannot have run, for as long as that may soon be otherwise.
     async fn call_until_run(
         &self,
         script: &Script,
@@ -260,25 +259,20 @@ impl Redis {
         keys: Vec<String>,
         args: Vec<Value>,
     ) -> Result<Called, StoreError> {
-        let until = Instant::now() + Duration::from_millis(RETRY_MS_MAX);
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let Some(node) = self.usable_within(slot, left).await else {
-                let told = format!("{}: its Redis is away", script.name);
-                return Err(StoreError::Unavailable(told));
-            };
-            match call_on(&node, script, keys.clone(), args.clone()).await {
-                Ok((value, confirmed)) => {
-                    let answer = Answer::parse(value)?;
-                    return Ok(Called { answer, confirmed });
-                }
-                Err(error) if is_passing(&error) && Instant::now() < until => {
-                    self.look.notify_one();
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-                Err(error) => return Err(classify(script, &error)),
-            }
-        }
+        let patience = Duration::from_millis(RETRY_MS_MAX);
+        let call = |node: Arc<Node>| {
+            let (keys, args) = (keys.clone(), args.clone());
+            async move { call_on(&node, script, keys, args).await }
+        };
+        let (value, confirmed) = self
+            .until_run(slot, patience, call)
+            .await
+            .map_err(|error| match error {
+                Some(error) => classify(script, &error),
+                None => StoreError::Unavailable(format!("{}: its Redis is away", script.name)),
+            })?;
+        let answer = Answer::parse(value)?;
+        Ok(Called { answer, confirmed })
     }
 
     /// A plain read, on the primary of a slot.
@@ -291,27 +285,46 @@ impl Redis {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        let read = |node: Arc<Node>| {
+            let reading = command(node.client().clone());
+            Box::pin(async move {
+                let read = reading.await;
+                if matches!(&read, Err(error) if *error.kind() == ErrorKind::Timeout) {
+                    node.note_away();
+                }
+                read
+            })
+        };
+        let read = self.until_run(slot, patience, read).await;
+        read.map_err(|error| {
+            StoreError::Unavailable(match error {
+                Some(error) => format!("read: {}", in_words(&error)),
+                None => "not connected to Redis".to_owned(),
+            })
+        })
+    }
+
+    /// Asks the primary of a slot, and asks again where what was asked cannot have run, for as long as that may soon be
+    /// otherwise. An error of none: there is no primary to ask.
+    async fn until_run<T, F>(
+        &self,
+        slot: u16,
+        patience: Duration,
+        ask: impl Fn(Arc<Node>) -> F,
+    ) -> Result<T, Option<Error>>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
         let until = Instant::now() + patience;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let Some(node) = self.usable_within(slot, left).await else {
-                return Err(StoreError::Unavailable("not connected to Redis".to_owned()));
-            };
-            match Box::pin(command(node.client().clone())).await {
+            let node = self.usable_within(slot, left).await.ok_or(None)?;
+            match ask(node).await {
                 Err(error) if is_passing(&error) && Instant::now() < until => {
                     self.look.notify_one();
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
-                Err(error) => {
-                    if *error.kind() == ErrorKind::Timeout {
-                        node.note_away();
-                    }
-                    return Err(StoreError::Unavailable(format!(
-                        "read: {}",
-                        in_words(&error)
-                    )));
-                }
-                Ok(read) => return Ok(read),
+                asked => return asked.map_err(Some),
             }
         }
     }
