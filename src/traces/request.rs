@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
@@ -63,7 +65,10 @@ impl RequestSpan {
         }
         describe(&mut span, method, route);
         // The tracer goes along, for those who work for the request.
-        let kept = Some(parent.with_value(tracer.clone()).with_span(span));
+        let kept = parent
+            .with_value(tracer.clone())
+            .with_value(PoolNoted::default());
+        let kept = Some(kept.with_span(span));
         Self { ids, kept }
     }
 
@@ -118,6 +123,10 @@ fn describe(span: &mut Span, method: &'static str, route: Option<&str>) {
     }
 }
 
+/// Whether the span has its pool: a second `set_attribute` is a second attribute, and a span has room for 128.
+#[derive(Clone, Default)]
+struct PoolNoted(Arc<AtomicBool>);
+
 /// For whom something is done: a request that is sampled, or nobody that a trace tells of.
 #[derive(Clone, Default)]
 pub struct Caller(Option<Context>);
@@ -138,9 +147,11 @@ impl Caller {
         self.0.as_ref()
     }
 
-    /// Notes a pool that exists: what a path says may be anything.
+    /// Notes a pool that exists: what a path says may be anything. Once; a request may need many calls.
     pub fn note_pool(&self, pool: &str) {
-        if let Some(context) = &self.0 {
+        let Some(context) = &self.0 else { return };
+        let noted = context.get::<PoolNoted>();
+        if noted.is_some_and(|it| !it.0.swap(true, Ordering::Relaxed)) {
             let pool = KeyValue::new("tokend.pool", pool.to_owned());
             context.span().set_attribute(pool);
         }

@@ -249,6 +249,34 @@ async fn a_grant_that_its_caller_left_is_given_back_in_its_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_waits_has_its_pool_once_and_keeps_its_result() {
+    let test = "a_request_that_waits_has_its_pool_once_and_keeps_its_result";
+    let Some(stage) = Stage::start(test, &[]).await else {
+        return;
+    };
+    stage.generate(1).await;
+    let taken = stage.post("/tokens/assign", &json!({})).send().await;
+    assert_eq!(taken.expect("an answer").status(), 200);
+    let waits = stage.post("/tokens/assign", &json!({"wait_seconds": 1}));
+    let answer = waits.send().await.expect("an answer");
+    let status = answer.status().as_u16().to_string();
+    let told = traceresponse(&answer);
+    let id = told.split('-').nth(2).expect("a span");
+    // That no attribute is there twice, the collector sees to.
+    let served = stage
+        .collector
+        .find("the request's span", |it| it.id == id)
+        .await;
+    served.has(&[
+        ("tokend.pool", "default"),
+        ("http.response.status_code", &status),
+    ]);
+    let spans = stage.collector.spans();
+    let calls = spans.iter().filter(|it| it.parent == served.id).count();
+    assert!(calls > 1, "{spans:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_keeps_no_trace_is_respected_and_probes_have_none() {
     let test = "a_caller_who_keeps_no_trace_is_respected_and_probes_have_none";
     let Some(mut stage) = Stage::start(test, &[]).await else {

@@ -1,6 +1,6 @@
 //! A collector that these tests run: it takes OTLP over HTTP, and keeps what it is sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -52,6 +52,8 @@ struct Received {
     heads: Vec<String>,
     /// All that was sent, in Rust's notation: what is in no field that these tests know is in here.
     text: String,
+    /// Attributes that a span has twice, or lacks since there were too many: no span may.
+    misshapen: Vec<String>,
 }
 
 pub struct Collector {
@@ -81,7 +83,10 @@ async fn take(request: HttpRequest, body: web::Bytes, state: web::Data<State>) -
             let of_service = resource.resource.map(|it| it.attributes);
             received.resource = texts(of_service.unwrap_or_default());
             let spans = resource.scope_spans.into_iter().flat_map(|it| it.spans);
-            received.spans.extend(spans.map(seen));
+            for span in spans {
+                received.misshapen.extend(misshapen(&span));
+                received.spans.push(seen(span));
+            }
         }
     }
     let status = actix_web::http::StatusCode::from_u16(status).expect("a status");
@@ -93,6 +98,13 @@ fn unzipped(body: &[u8]) -> Vec<u8> {
     let mut decoder = flate2::read::GzDecoder::new(body);
     decoder.read_to_end(&mut all).expect("gzip");
     all
+}
+
+/// Readers keep one of several attributes with the same name, so `Seen` would not show it.
+fn misshapen(span: &Span) -> Option<String> {
+    let names: BTreeSet<_> = span.attributes.iter().map(|it| &it.key).collect();
+    let whole = names.len() == span.attributes.len() && span.dropped_attributes_count == 0;
+    (!whole).then(|| format!("{span:?}"))
 }
 
 fn seen(span: Span) -> Seen {
@@ -156,7 +168,9 @@ impl Collector {
     }
 
     pub fn spans(&self) -> Vec<Seen> {
-        self.received.lock().expect("unpoisoned").spans.clone()
+        let received = self.received.lock().expect("unpoisoned");
+        assert_eq!(received.misshapen, Vec::<String>::new());
+        received.spans.clone()
     }
 
     pub fn resource(&self) -> BTreeMap<String, String> {
