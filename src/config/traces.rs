@@ -4,12 +4,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::env::Env;
 use super::flows::switch;
@@ -80,14 +79,14 @@ pub enum TraceSampler {
     Ratio(f64),
 }
 
-/// Headers for the collector, as they were given. They tend to hold a key: never shown.
+/// Headers for the collector. They tend to hold a key: never shown.
 #[derive(Clone, Default)]
-pub struct SecretHeaders(HashMap<String, String>);
+pub struct SecretHeaders(HeaderMap);
 
 impl SecretHeaders {
-    /// By name, percent-encoded.
+    /// Decoded.
     #[must_use]
-    pub fn expose(&self) -> &HashMap<String, String> {
+    pub fn expose(&self) -> &HeaderMap {
         &self.0
     }
 }
@@ -277,9 +276,10 @@ fn decoded(value: &str) -> Option<String> {
 
 fn headers(text: &str) -> Result<SecretHeaders, String> {
     let header = |(name, value): (&str, &str)| {
-        HeaderName::from_bytes(name.as_bytes()).ok()?;
-        HeaderValue::from_str(&decoded(value)?).ok()?;
-        Some((name.to_ascii_lowercase(), value.to_owned()))
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        let mut value = HeaderValue::from_str(&decoded(value)?).ok()?;
+        value.set_sensitive(true);
+        Some((name, value))
     };
     let all = pairs(text).and_then(|all| all.into_iter().map(header).collect());
     all.map(SecretHeaders).ok_or_else(|| {

@@ -6,28 +6,35 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use opentelemetry_otlp::{Compression, Protocol, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData,
-    SpanExporter, SpanProcessor,
+    SpanExporter, SpanLimits, SpanProcessor,
 };
 use prometheus::IntCounter;
-use tokio::runtime::Handle;
 
-use crate::cli::client::{install_tls, is_loopback, root_cause};
-use crate::config::{Exporting, TraceSampler, TraceSettings};
+use super::client::{Broken, OnRuntime};
+use crate::cli::client::root_cause;
+use crate::config::{TraceSampler, TraceSettings};
 use crate::metrics::Metrics;
 use crate::version::VERSION;
 
 /// While spans do not fit into the queue, the log says so this often.
 const FULL_TOLD_EVERY: Duration = Duration::from_mins(1);
-/// Most links of a span: a call carries up to 1,000 items, each perhaps another request's.
-const LINKS_MAX: u32 = 1_000;
+/// Most spans that are sent at once: the specification's default.
+const BATCH_SPANS_MAX: usize = 512;
+/// What a span holds. A call carries up to 1,000 items, each perhaps another request's: so many links. The others are the
+/// specification's defaults.
+const LIMITS: SpanLimits = SpanLimits {
+    max_links_per_span: 1_000,
+    max_attributes_per_span: 128,
+    max_events_per_span: 128,
+    max_attributes_per_event: 128,
+    max_attributes_per_link: 128,
+};
 
 pub(super) fn start(
     settings: &TraceSettings,
@@ -37,22 +44,15 @@ pub(super) fn start(
     let broken = Arc::default();
     let client = OnRuntime::new(settings, Arc::clone(&broken));
     let client = client.map_err(|error| refused(&root_cause(&error)))?;
-    let Exporting {
-        headers,
-        gzip,
-        timeout,
-    } = &settings.exporting;
-    let mut builder = opentelemetry_otlp::SpanExporter::builder()
+    // What is not set here, it reads from the process's environment, behind the settings.
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_http_client(client)
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(&settings.endpoint)
-        .with_timeout(*timeout)
-        .with_headers(headers.expose().clone());
-    if *gzip {
-        builder = builder.with_compression(Compression::Gzip);
-    }
-    let exporter = builder.build().map_err(|error| refused(&error))?;
+        .with_timeout(settings.exporting.timeout)
+        .build()
+        .map_err(|error| refused(&error))?;
     let queued = Arc::new(AtomicUsize::new(0));
     let dropped = |why| metrics.spans_dropped.with_label_values(&[why]);
     let exporter = Told {
@@ -65,6 +65,7 @@ pub(super) fn start(
     };
     let batches = BatchConfigBuilder::default()
         .with_max_queue_size(settings.queue_max)
+        .with_max_export_batch_size(BATCH_SPANS_MAX)
         .with_scheduled_delay(settings.delay)
         .build();
     let processor = Bounded {
@@ -78,7 +79,7 @@ pub(super) fn start(
     };
     Ok(SdkTracerProvider::builder()
         .with_sampler(sampler(settings))
-        .with_max_links_per_span(LINKS_MAX)
+        .with_span_limits(LIMITS)
         .with_resource(resource(settings))
         .with_span_processor(processor)
         .build())
@@ -111,55 +112,6 @@ fn resource(settings: &TraceSettings) -> Resource {
         .with_attributes(given)
         .with_service_name(settings.service_name.clone())
         .build()
-}
-
-/// Why the last try to send had no answer; none where it had one.
-type Broken = Arc<Mutex<Option<String>>>;
-
-/// The HTTP client that tokend has anyway, on the runtime that it needs: the thread that exports is outside of it.
-#[derive(Debug)]
-struct OnRuntime {
-    http: reqwest::Client,
-    runtime: Handle,
-    broken: Broken,
-}
-
-impl OnRuntime {
-    fn new(settings: &TraceSettings, broken: Broken) -> Result<Self, reqwest::Error> {
-        install_tls();
-        let url = reqwest::Url::parse(&settings.endpoint).ok();
-        let loopback = url.is_some_and(|url| url.host_str().is_some_and(is_loopback));
-        let mut builder = reqwest::Client::builder()
-            .timeout(settings.exporting.timeout)
-            .redirect(reqwest::redirect::Policy::none());
-        if loopback {
-            // No proxy can reach our own loopback.
-            builder = builder.no_proxy();
-        }
-        Ok(Self {
-            http: builder.build()?,
-            runtime: Handle::current(),
-            broken,
-        })
-    }
-}
-
-#[async_trait]
-impl HttpClient for OnRuntime {
-    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let http = self.http.clone();
-        let sent = self
-            .runtime
-            .spawn(async move { http.send_bytes(request).await });
-        let sent = sent.await?;
-        // The exporter says no more than that the network failed.
-        let why = sent.as_ref().err().map(|error| {
-            let ours = error.downcast_ref::<reqwest::Error>();
-            ours.map_or_else(|| error.to_string(), root_cause)
-        });
-        *locked(&self.broken) = why;
-        sent
-    }
 }
 
 /// The exporter, and a word about how it fares.
@@ -208,7 +160,7 @@ impl SpanExporter for Told {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -28,11 +28,17 @@ struct Stage {
 impl Stage {
     /// Exporting every 20 ms, with these settings besides.
     async fn start(test: &str, settings: &[(&str, &str)]) -> Option<Self> {
+        Self::with_dotenv(test, "", settings).await
+    }
+
+    /// The same, with this `.env`.
+    async fn with_dotenv(test: &str, dotenv: &str, settings: &[(&str, &str)]) -> Option<Self> {
         let Some(redis) = OwnRedis::start(&[]).await else {
             skip(test, "no redis-server here");
             return None;
         };
         let (directory, collector) = (Directory::new(), Collector::start());
+        std::fs::write(directory.path().join(".env"), dotenv).expect("written");
         let own = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str()),
             ("OTEL_BSP_SCHEDULE_DELAY", "20"),

@@ -167,6 +167,40 @@ async fn batches_are_compressed_and_given_up_as_the_settings_say() {
     eventually("it is given up", async || lines(&stage, &why) == 1).await;
 }
 
+/// The SDK reads the process's environment by itself; what counts are the settings, and those alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_environment_says_behind_the_settings_has_no_effect() {
+    let test = "what_the_environment_says_behind_the_settings_has_no_effect";
+    let dotenv = "OTEL_EXPORTER_OTLP_TRACES_HEADERS=x-team=a%20b\n\
+                  OTEL_EXPORTER_OTLP_TRACES_COMPRESSION=none\n";
+    let settings = [
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "x-other=s3cret,content-encoding=x",
+        ),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "1"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "0"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "60000"),
+    ];
+    let Some(mut stage) = Stage::with_dotenv(test, dotenv, &settings).await else {
+        return;
+    };
+    stage.generate(1).await;
+    stage.generate(1).await;
+    stage.stop().await;
+    let spans = stage.collector.spans(); // each with all its attributes
+    let requests = spans.iter().filter(|it| it.name.contains("generate"));
+    assert!(requests.count() >= 2, "{spans:?}");
+    let heads = stage.collector.heads();
+    assert_eq!(heads.len(), 1, "{heads:?}");
+    assert!(heads[0].contains("a b"), "{heads:?}");
+    for other in ["s3cret", "gzip", "content-encoding"] {
+        assert!(!heads[0].contains(other), "{other}: {heads:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_protocol_that_is_not_spoken_ends_the_start() {
     let directory = Directory::new();
