@@ -4,6 +4,7 @@
 //! in [`judge`], a case in the tests.
 
 mod facts;
+mod memory;
 mod placed;
 
 use std::collections::BTreeSet;
@@ -15,10 +16,11 @@ use fred::interfaces::HashesInterface;
 use tracing::{error, warn};
 
 use self::facts::{Facts, ReplicaClock};
-use self::placed::{cluster, layout};
+use self::memory::{eviction, memory};
+use self::placed::{cluster, layout, takes_writes};
 use super::keys::{Partition, slot_of};
 use super::redis::{Node, in_words};
-use super::{Durability, Inner};
+use super::{Durability, Inner, writes};
 
 /// First Redis that knows `#!lua` flags and EXPIRE NX.
 const REDIS_MAJOR_MIN: u32 = 7;
@@ -119,6 +121,7 @@ pub(super) async fn look_at(inner: &Inner, node: &Arc<Node>) -> Result<Diagnosis
                 Err(error) => Finding::new("layout", Grade::Fail, in_words(&error)),
             });
         }
+        findings.push(takes_writes(writes::refusal(inner, node).await));
         Ok(Diagnosis {
             server: node.to_string(),
             findings,
@@ -172,6 +175,7 @@ impl Told {
 /// Every check, in the order in which they are told.
 fn judge(facts: &Facts, durability: Durability) -> Vec<Finding> {
     let mut findings = vec![version(facts), role(facts), eviction(facts)];
+    findings.extend(memory(facts));
     findings.extend(
         [append_only(facts), append_fsync(facts, durability)]
             .into_iter()
@@ -228,24 +232,6 @@ fn role(facts: &Facts) -> Finding {
         Some(other) => Finding::new("role", Grade::Fail, format!("{other}: it refuses writes"))
             .mend("let REDIS_URL name the primary, or the Sentinels that know it"),
     }
-}
-
-fn eviction(facts: &Facts) -> Finding {
-    let (Some(limit), Some(policy)) = (facts.maxmemory, facts.maxmemory_policy.as_deref()) else {
-        return unknown("eviction", "maxmemory and its policy");
-    };
-    let found = format!("maxmemory {limit}, {policy}");
-    if limit == 0 || policy == "noeviction" {
-        return Finding::new("eviction", Grade::Ok, found);
-    }
-    // The keys of ours that have a TTL are remembered answers, alarms and tombstones.
-    let (grade, costs) = if policy.starts_with("volatile-") {
-        (Grade::Warn, "when it is full, retries may be granted twice")
-    } else {
-        (Grade::Fail, "when it is full, it throws tokens away")
-    };
-    Finding::new("eviction", grade, format!("{found}: {costs}"))
-        .mend("CONFIG SET maxmemory-policy noeviction")
 }
 
 fn append_only(facts: &Facts) -> Option<Finding> {

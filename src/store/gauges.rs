@@ -24,6 +24,8 @@ struct Look {
     answers: bool,
     /// It answers, and is what we need.
     usable: bool,
+    /// And takes writes.
+    up: bool,
 }
 
 /// Asks every primary that is known, `PROBE_MS_MAX` at most.
@@ -33,9 +35,11 @@ async fn look_at_primaries(inner: &Inner) -> Vec<Look> {
     let looks = nodes.iter().map(async |node| {
         let ping = node.client().ping::<()>(None);
         let answers = matches!(timeout(limit, ping).await, Ok(Ok(())));
+        let usable = answers && node.is_usable();
         Look {
             answers,
-            usable: answers && node.is_usable(),
+            usable,
+            up: usable && !node.refuses_writes(),
         }
     });
     join_all(looks).await
@@ -65,7 +69,7 @@ impl Store {
         let limit = Duration::from_millis(PROBE_MS_MAX);
         let views = timeout(limit, self.all_pools());
         let (found, views) = futures_util::join!(look_at_primaries(inner), views);
-        let up = found.iter().filter(|look| look.usable).count();
+        let up = found.iter().filter(|look| look.up).count();
         inner.metrics.set_primaries(up, found.len() - up);
         let replicas = i64::try_from(inner.duty.alive()).unwrap_or(i64::MAX);
         inner.metrics.replicas.set(replicas);

@@ -53,6 +53,7 @@ mod verbs;
 mod wait;
 mod waiting;
 mod walk;
+mod writes;
 
 pub use self::redis::{UrlMistake, check_url};
 pub use assign::{AssignRequest, Offer};

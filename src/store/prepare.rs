@@ -15,7 +15,7 @@ use super::keys::slot_of;
 use super::redis::{Node, call_on, classify, end_of, in_words, load};
 use super::registry::{ensure_default, ensure_known_flows};
 use super::reply::Answer;
-use super::{Inner, StartError, checks, events, layout};
+use super::{Inner, StartError, checks, events, layout, writes};
 use crate::token::{PoolName, StoreError};
 
 /// Pause before preparing a connection is tried again.
@@ -24,8 +24,8 @@ const RETRY: Duration = Duration::from_millis(200);
 const CONNECTION_POLL: Duration = Duration::from_millis(10);
 /// Pause before a Redis that can't be used is looked at again.
 const REFUSED_RETRY: Duration = Duration::from_secs(5);
-/// How often a primary that is in use is asked whether the data set is still ours.
-const LAYOUT_LOOK: Duration = Duration::from_secs(5);
+/// How often a primary that is in use is asked whether the data set is still ours, and whether it takes writes.
+const LOOK: Duration = Duration::from_secs(5);
 /// A reason that goes on is told again after this long.
 const WARN_AGAIN: Duration = Duration::from_secs(30);
 
@@ -191,15 +191,27 @@ async fn check_server(node: &Node, starting: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits until the data set is none for us any more: it may move to another key schema while we run, and grants on
-/// both sides would overlap.
+/// Waits until the primary is none for us any more. The data set may move to another key schema while we run, and
+/// grants on both sides would overlap; or it has become a replica, or forbids us everything. Where it refuses writes
+/// alone, what is read is still good, and the metrics tell.
 async fn until_refused(inner: &Inner, node: &Arc<Node>) {
+    let mut reason = Reason::default();
     loop {
-        tokio::time::sleep(LAYOUT_LOOK).await;
+        let refusal = writes::refusal(inner, node).await;
+        node.set_refuses_writes(refusal.is_some());
+        if let Some(refusal) = refusal {
+            if reason.is_new(&refusal.why) {
+                warn!(%node, "Redis refuses writes: {}", refusal.why);
+            }
+            if refusal.of_all {
+                return;
+            }
+        }
         let owned = inner.redis.owns(node, slot_of(&inner.keys.layout));
         if owned && matches!(agree_on_layout(inner, node).await, Err(Failure::Refused(_))) {
             return;
         }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

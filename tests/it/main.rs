@@ -25,6 +25,7 @@ mod process;
 mod races;
 mod races_flows;
 mod raw;
+mod refusing;
 mod replicas;
 mod scripts;
 mod shards;

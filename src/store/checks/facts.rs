@@ -26,6 +26,8 @@ pub(super) struct Facts {
     pub clustered: bool,
     /// `cluster-require-full-coverage`.
     pub full_coverage: Option<String>,
+    /// Bytes.
+    pub used_memory: Option<u64>,
     /// Bytes; 0: no limit.
     pub maxmemory: Option<u64>,
     pub maxmemory_policy: Option<String>,
@@ -92,6 +94,7 @@ impl Facts {
             version: text("redis_version"),
             role: text("role"),
             clustered: text("cluster_enabled").is_some_and(|on| on == "1"),
+            used_memory: number("used_memory"),
             maxmemory: number("maxmemory"),
             maxmemory_policy: text("maxmemory_policy"),
             append_only: text("aof_enabled").map(|on| on == "1"),

@@ -3,6 +3,7 @@
 use super::facts::Facts;
 use super::{Finding, Grade};
 use crate::store::keys::SCHEMA;
+use crate::store::writes::Refusal;
 
 /// The number of partitions that the data set was made with, and ours; and whether it has moved to another key schema.
 pub(super) fn layout(
@@ -53,4 +54,12 @@ pub(super) fn cluster(facts: &Facts, as_one: bool, uncovered: usize) -> Option<F
     } else {
         found(Grade::Ok, "each slot has a primary")
     })
+}
+
+/// By a write that changes nothing.
+pub(super) fn takes_writes(refusal: Option<Refusal>) -> Finding {
+    match refusal {
+        None => Finding::new("writes", Grade::Ok, "taken"),
+        Some(Refusal { why, .. }) => Finding::new("writes", Grade::Fail, format!("refused: {why}")),
+    }
 }

@@ -12,6 +12,7 @@ fn good() -> Facts {
         full_coverage: None,
         version: Some("7.0.15".to_owned()),
         role: Some("master".to_owned()),
+        used_memory: Some(99),
         maxmemory: Some(0),
         maxmemory_policy: Some("noeviction".to_owned()),
         append_only: Some(true),
@@ -43,6 +44,22 @@ fn is_refused(change: impl FnOnce(&mut Facts)) -> bool {
 
 fn text(text: &str) -> Option<String> {
     Some(text.to_owned())
+}
+
+#[test]
+fn one_that_is_full_fails_and_one_that_is_nearly_full_warns() {
+    let grade = |used| {
+        let facts = Facts {
+            used_memory: Some(used),
+            maxmemory: Some(1_000),
+            ..good()
+        };
+        memory(&facts).expect("it has a limit").grade
+    };
+    assert_eq!(grade(899), Grade::Ok);
+    assert_eq!(grade(900), Grade::Warn);
+    assert_eq!(grade(1_000), Grade::Fail);
+    assert_eq!(memory(&good()), None);
 }
 
 #[test]

@@ -95,7 +95,8 @@ pub(in crate::store) async fn load(node: &Node, script: &Script) -> Result<(), E
     Ok(())
 }
 
-fn code(error: &Error) -> &str {
+/// The word that an error of Redis begins with.
+pub(in crate::store) fn code(error: &Error) -> &str {
     let details = error.details();
     details.split_whitespace().next().unwrap_or_default()
 }

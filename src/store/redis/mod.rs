@@ -27,7 +27,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::debug;
 
 use self::call::is_passing;
-pub(super) use self::call::{call_on, classify, load};
+pub(super) use self::call::{call_on, classify, code, load};
 use self::map::Map;
 pub(super) use self::node::{Node, end_of};
 use self::topology::Deployment;
@@ -171,10 +171,10 @@ impl Redis {
         map.clone()
     }
 
-    pub fn owns(&self, node: &Arc<Node>, slot: u16) -> bool {
-        self.map()
-            .owner(slot)
-            .is_some_and(|owner| Arc::ptr_eq(owner, node))
+    pub fn owns(&self, node: &Node, slot: u16) -> bool {
+        let map = self.map();
+        let owner = map.owner(slot);
+        owner.is_some_and(|owner| std::ptr::eq(Arc::as_ptr(owner), node))
     }
 
     /// The primary of a slot, usable or not.

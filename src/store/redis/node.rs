@@ -45,6 +45,7 @@ pub(in crate::store) struct Node {
     born: Instant,
     /// Looked at since its last connection: the right version, a primary, our data set.
     prepared: AtomicBool,
+    refuses_writes: AtomicBool,
     /// Milliseconds since `born` at which it was found to be away; 0 while it is there. The circuit: it is open
     /// for as long as this stands.
     away_ms: AtomicU64,
@@ -125,6 +126,7 @@ impl Node {
             commits,
             born: Instant::now(),
             prepared: AtomicBool::new(false),
+            refuses_writes: AtomicBool::new(false),
             away_ms: AtomicU64::new(0),
             found_away: Notify::new(),
             look,
@@ -174,6 +176,15 @@ impl Node {
         self.away_ms.load(Ordering::Acquire) == 0
             && self.prepared.load(Ordering::Acquire)
             && !self.has_ended()
+    }
+
+    /// Whether it refuses what is written, though it can be asked.
+    pub fn refuses_writes(&self) -> bool {
+        self.refuses_writes.load(Ordering::Acquire)
+    }
+
+    pub fn set_refuses_writes(&self, refuses: bool) {
+        self.refuses_writes.store(refuses, Ordering::Release);
     }
 
     pub fn set_prepared(&self, prepared: bool) {

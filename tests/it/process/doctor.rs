@@ -62,6 +62,7 @@ async fn a_redis_as_it_should_be_is_good_and_stays_as_it_is() {
         "eviction",
         "append-only",
         "append-fsync",
+        "writes",
         "clock",
     ] {
         assert_eq!(found[check][0], "ok", "{check}: {found:?}");
@@ -81,6 +82,23 @@ async fn a_redis_as_it_should_be_is_good_and_stays_as_it_is() {
     let port = redis.port;
     let told = format!("Redis: redis://127.0.0.1:{port}, keys: tokend\n127.0.0.1:{port}\n");
     assert!(table.ok().starts_with(&told), "{}", table.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_refuses_writes_or_is_full_fails() {
+    let hurt = ["--min-replicas-to-write", "1", "--maxmemory", "1000"];
+    let Some(redis) = own_redis("refuses writes", &hurt).await else {
+        return;
+    };
+    let (code, found) = findings(&redis.url, &[]);
+    assert_eq!(code, Some(1), "{found:?}");
+    let [grade, why, _] = &found["writes"];
+    assert!(grade == "fail" && why.contains("NOREPLICAS"), "{found:?}");
+    let [grade, why, mend] = &found["memory"];
+    assert!(
+        grade == "fail" && why.contains("maxmemory 1000") && mend.contains("maxmemory"),
+        "{found:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
