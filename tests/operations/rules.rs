@@ -7,6 +7,8 @@ use crate::prometheus::{RULES, shipped_rules};
 use crate::support::skip;
 
 const TESTS: &str = "grafana/rules/tests/tokend.test.yaml";
+/// Of what is over before it is worth waking anybody, with looks as often as in production.
+const BURSTS: &str = "grafana/rules/tests/bursts.test.yaml";
 
 fn promtool(test: &str, arguments: &[&str]) {
     let Some(promtool) = on_path("promtool") else {
@@ -31,6 +33,14 @@ fn every_alert_fires_when_it_should_and_only_then() {
     promtool(
         "every_alert_fires_when_it_should_and_only_then",
         &["test", "rules", TESTS],
+    );
+}
+
+#[test]
+fn what_is_over_in_time_wakes_nobody_at_any_later_look() {
+    promtool(
+        "what_is_over_in_time_wakes_nobody_at_any_later_look",
+        &["test", "rules", BURSTS],
     );
 }
 
