@@ -28,7 +28,8 @@ pub fn span_of(request: &ServiceRequest, method: &'static str) -> Option<Request
     if route.as_deref().is_some_and(is_routine) {
         return None;
     }
-    let header = |name: &str| request.headers().get(name)?.to_str().ok();
+    let headers = request.headers();
+    let header = |name: &'static str| headers.get_all(name).map(|it| it.to_str().ok());
     traces.request(method, route.as_deref(), header)
 }
 

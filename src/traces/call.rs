@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use opentelemetry::trace::{
-    Link, Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _,
+    Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, TraceState,
+    Tracer as _,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, Span};
@@ -70,13 +71,13 @@ impl CallSpan {
         let mut builder = sent().builder();
         if !others.is_empty() {
             let all = std::iter::once(first).chain(others.iter().copied());
-            let links = all.map(|it| Link::with_context(it.span().span_context().clone()));
+            let links = all.map(|it| Link::with_context(bare(it.span().span_context())));
             builder = builder.with_links(links.collect());
         }
         let span = tracer.build_with_context(builder, first);
         // Most who look at a trace are shown what it links to, and few what links to it.
         for other in others {
-            let ours = span.span_context().clone();
+            let ours = bare(span.span_context());
             other.span().add_link(ours, Vec::new());
         }
         Self(Some(span))
@@ -88,6 +89,12 @@ impl CallSpan {
             fail(&mut span, error);
         }
     }
+}
+
+/// For a link: without the caller's `tracestate`, of which each of a thousand links would hold a copy.
+fn bare(ids: &SpanContext) -> SpanContext {
+    let (trace, span, remote) = (ids.trace_id(), ids.span_id(), ids.is_remote());
+    SpanContext::new(trace, span, ids.trace_flags(), remote, TraceState::NONE)
 }
 
 /// No description: what Redis or the client says of an error may quote what was sent.

@@ -2,7 +2,7 @@
 //! configured, and then nothing here does anything.
 //!
 //! Reading order: [`Traces`] here starts and ends it; `request.rs` is the span of a request and how it reaches those
-//! who work for it; `call.rs` is the span of a script call; `export.rs` sends spans by `client.rs`, drops what is too much
+//! who work for it; `context.rs` is whose child it is; `call.rs` is the span of a script call; `export.rs` sends spans by `client.rs`, drops what is too much
 //! and counts that.
 //!
 //! **Architecture Invariant:** only this folder names the OpenTelemetry crates. No attribute holds a token, a holder or a
@@ -10,6 +10,7 @@
 
 mod call;
 mod client;
+mod context;
 mod export;
 mod request;
 
@@ -54,14 +55,18 @@ impl Traces {
     }
 
     /// The span of a request that has just come in: a child of the caller's where its `traceparent` is one.
-    /// `route` is the pattern that it matches, `header` gives its headers by their names. `None` while off.
+    /// `route` is the pattern that it matches, `header` gives all its headers of a name, `None` for one that is no text.
+    /// `None` while off.
     #[must_use]
-    pub fn request<'a>(
+    pub fn request<'a, I>(
         &self,
         method: &'static str,
         route: Option<&str>,
-        header: impl Fn(&str) -> Option<&'a str>,
-    ) -> Option<RequestSpan> {
+        header: impl Fn(&'static str) -> I,
+    ) -> Option<RequestSpan>
+    where
+        I: Iterator<Item = Option<&'a str>>,
+    {
         let on = self.0.as_ref()?;
         Some(RequestSpan::start(&on.tracer, method, route, header))
     }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll};
 
-use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{
     Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _,
 };
 use opentelemetry::{Context, KeyValue, Value};
-use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, Span};
+
+use super::context;
 
 /// Names and attributes are those of the semantic conventions for HTTP servers
 /// (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>), but for `url.path`: a path may hold a token, and
@@ -24,38 +24,17 @@ pub struct RequestSpan {
     kept: Option<Context>,
 }
 
-/// The headers of a request that say whose child it is: W3C Trace Context.
-struct Headers<'a> {
-    traceparent: Option<&'a str>,
-    tracestate: Option<&'a str>,
-}
-
-impl Extractor for Headers<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        match key {
-            "traceparent" => self.traceparent,
-            "tracestate" => self.tracestate,
-            _ => None,
-        }
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec!["traceparent", "tracestate"]
-    }
-}
-
 impl RequestSpan {
-    pub(super) fn start<'a>(
+    pub(super) fn start<'a, I>(
         tracer: &SdkTracer,
         method: &'static str,
         route: Option<&str>,
-        header: impl Fn(&str) -> Option<&'a str>,
-    ) -> Self {
-        let headers = Headers {
-            traceparent: header("traceparent"),
-            tracestate: header("tracestate"),
-        };
-        let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
+        header: impl Fn(&'static str) -> I,
+    ) -> Self
+    where
+        I: Iterator<Item = Option<&'a str>>,
+    {
+        let parent = context::caller(header);
         // Whether it is kept is decided by its trace's id and its parent, so all else can come after.
         let builder = SpanBuilder::from_name("").with_kind(SpanKind::Server);
         let mut span = tracer.build_with_context(builder, &parent);

@@ -1,6 +1,7 @@
 //! Traces: a real `tokend serve` exports to a collector that the test runs.
 
 mod collector;
+mod context;
 mod failures;
 mod secrets;
 

@@ -23,6 +23,8 @@ pub struct Seen {
     pub id: String,
     /// Empty for a root.
     pub parent: String,
+    /// W3C's `tracestate`.
+    pub state: String,
     pub kind: SpanKind,
     pub failed: bool,
     pub attributes: BTreeMap<String, String>,
@@ -111,6 +113,7 @@ fn seen(span: Span) -> Seen {
     Seen {
         kind: span.kind(),
         name: span.name,
+        state: span.trace_state,
         trace: hex(&span.trace_id),
         id: hex(&span.span_id),
         parent: hex(&span.parent_span_id),
