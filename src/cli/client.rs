@@ -2,6 +2,7 @@
 //!
 //! Tokens travel in bodies only, never in a URL, so that no proxy's log shows one.
 
+use std::ffi::OsString;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -40,6 +41,18 @@ pub fn parse_url(text: &str) -> Result<Url, Invalid> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         _ => Err(Invalid("write it like http://127.0.0.1:3000".to_owned())),
+    }
+}
+
+/// An address as it was given.
+#[derive(Debug, Clone)]
+pub struct ServiceUrl(pub OsString);
+
+impl ServiceUrl {
+    /// # Errors
+    /// As [`parse_url`].
+    pub fn parse(&self) -> Result<Url, Invalid> {
+        parse_url(&self.0.to_string_lossy())
     }
 }
 

@@ -21,12 +21,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use reqwest::Url;
 
-use self::client::Client;
+use self::client::{Client, ServiceUrl};
 use self::error::Failure;
 use self::output::Output;
 use crate::auth::user::UserName;
@@ -37,23 +38,27 @@ use crate::token::PoolName;
 #[command(name = "tokend", version = crate::version::version(), after_help = EXIT_CODES)]
 pub struct Cli {
     /// Where the service listens.
-    // Its value may carry a password, so help does not repeat it.
+    // Its value may carry a password, so help does not repeat it. Whether it is an address is only asked where it matters:
+    // the environment has it for other commands too.
     #[arg(
         long,
         global = true,
         env = "TOKEND_URL",
         hide_env_values = true,
         display_order = 100,
-        default_value = "http://127.0.0.1:3000",
-        value_parser = client::parse_url
+        default_value = URL,
+        value_parser = OsStringValueParser::new().map(ServiceUrl)
     )]
-    pub url: Url,
+    pub url: ServiceUrl,
     /// Print JSON, as one line.
     #[arg(long, global = true, display_order = 101)]
     pub json: bool,
     #[command(subcommand)]
     pub command: Command,
 }
+
+/// Where a service listens that was started with nothing.
+const URL: &str = "http://127.0.0.1:3000";
 
 /// The table that `--help` ends with; the numbers are the constants of [`error`].
 const EXIT_CODES: &str = "\
@@ -212,11 +217,14 @@ pub fn parse() -> Cli {
 
 fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let matches = Cli::command().try_get_matches_from(arguments)?;
-    let cli = Cli::from_arg_matches(&matches)?;
-    // From the environment it may be there for other commands.
+    let mut cli = Cli::from_arg_matches(&matches)?;
     let given = matches.value_source("url") == Some(ValueSource::CommandLine);
+    if !given && cli.url.0.is_empty() {
+        cli.url = ServiceUrl(URL.into()); // an empty variable is one that is not set
+    }
     match cli.command {
         Command::Client(_) => Ok(cli),
+        // From the environment it may be there for other commands.
         _ if !given => Ok(cli),
         _ => Err(Cli::command().error(
             ErrorKind::ArgumentConflict,
@@ -237,7 +245,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::User(command) => crate::users::run(&command, cli.json),
         Command::Doctor => crate::doctor::run(cli.json),
         Command::Healthcheck(args) => crate::healthcheck::run(&args, cli.json),
-        Command::Client(command) => run_client(cli.url, cli.json, command),
+        Command::Client(command) => match cli.url.parse() {
+            Ok(url) => run_client(url, cli.json, command),
+            Err(why) => Failure::usage(format!("--url or TOKEND_URL: {why}")).report(),
+        },
     }
 }
 

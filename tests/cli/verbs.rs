@@ -80,6 +80,40 @@ fn a_service_that_is_not_there_is_69() {
     assert_eq!(output.status.code(), Some(69));
 }
 
+/// With this `TOKEND_URL`.
+fn with_url(url: &str, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tokend"))
+        .args(args)
+        .env("TOKEND_URL", url)
+        .env("PORT", "none") // nothing here gets as far as to serve, or to ask
+        .output()
+        .expect("tokend runs")
+}
+
+#[test]
+fn a_bad_address_is_a_mistake_for_clients_and_no_business_of_others() {
+    for bad in ["localhost:3000", "bad", "ftp://u:hush@h"] {
+        let output = with_url(bad, &["pool", "list"]);
+        assert_eq!(output.status.code(), Some(2), "{bad}");
+        let told = text(&output.stderr);
+        assert!(told.contains("TOKEND_URL") && told.contains("http://127.0.0.1:3000"));
+        assert!(!told.contains("hush"), "{told}");
+    }
+    // An empty one is none: then it is the default, whoever listens there.
+    let output = with_url("", &["pool", "list"]);
+    assert_ne!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    let output = with_url("", &["--url", "", "pool", "list"]);
+    assert_eq!(output.status.code(), Some(2));
+    for url in ["", "bad"] {
+        for command in ["serve", "healthcheck"] {
+            let output = with_url(url, &[command]);
+            let told = text(&output.stderr);
+            // They look at the settings, which are wrong.
+            assert!(told.contains("PORT") && !told.contains("URL"), "{told}");
+        }
+    }
+}
+
 #[test]
 fn pools_are_listed_shown_set_and_deleted() {
     let pool = json!({
