@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::env::Env;
 use super::flows::switch;
@@ -142,7 +142,7 @@ fn target(env: &Env, read: &mut Reader) -> Option<String> {
     let everything = read.secret(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         env.otel_exporter_otlp_endpoint.clone(),
-        |text| endpoint(text).map(|base| format!("{}/{PATH}", base.trim_end_matches('/'))),
+        |text| endpoint(text).map(|base| below(&base)),
     );
     let traces = read.secret(
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -238,8 +238,19 @@ fn exporter(text: &str) -> Result<bool, String> {
     }
 }
 
+/// The path goes before a query, which may be a key.
+fn below(base: &str) -> String {
+    let (base, query) = match base.split_once('?') {
+        Some((base, query)) => (base, format!("?{query}")),
+        None => (base, String::new()),
+    };
+    format!("{}/{PATH}{query}", base.trim_end_matches('/'))
+}
+
 fn endpoint(text: &str) -> Result<String, String> {
     let url = reqwest::Url::parse(text).ok();
+    // The exporter reads it by stricter rules, and would show all of it where it does not like it.
+    let url = url.filter(|_| text.parse::<http::Uri>().is_ok());
     let good = |url: &reqwest::Url| {
         matches!(url.scheme(), "http" | "https") && url.has_host() && url.fragment().is_none()
     };
@@ -274,6 +285,21 @@ fn decoded(value: &str) -> Option<String> {
     (!value.chars().any(char::is_control)).then(|| value.into_owned())
 }
 
+/// Headers that are about the message or the connection: whoever sends it sets them.
+const SENDERS_OWN: [HeaderName; 11] = [
+    header::CONNECTION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::EXPECT,
+    header::HOST,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
+
 fn headers(text: &str) -> Result<SecretHeaders, String> {
     let header = |(name, value): (&str, &str)| {
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
@@ -282,9 +308,13 @@ fn headers(text: &str) -> Result<SecretHeaders, String> {
         Some((name, value))
     };
     let all = pairs(text).and_then(|all| all.into_iter().map(header).collect());
-    all.map(SecretHeaders).ok_or_else(|| {
+    let all: HeaderMap = all.ok_or_else(|| {
         "must be headers such as name=value,name2=value2, values percent-encoded".to_owned()
-    })
+    })?;
+    match SENDERS_OWN.iter().find(|own| all.contains_key(*own)) {
+        Some(own) => Err(format!("must be without {own}, which tokend sets itself")),
+        None => Ok(SecretHeaders(all)),
+    }
 }
 
 fn attributes(text: &str) -> Result<Vec<(String, String)>, String> {

@@ -67,6 +67,11 @@ fn the_endpoint_for_all_signals_is_a_base_and_the_one_for_traces_is_taken_as_it_
     for (base, whole) in [
         ("http://c:4318", "http://c:4318/v1/traces"),
         ("https://c/otlp/", "https://c/otlp/v1/traces"),
+        (
+            "https://c/otlp/?key=a/b",
+            "https://c/otlp/v1/traces?key=a/b",
+        ),
+        ("https://c?key=K", "https://c/v1/traces?key=K"),
     ] {
         assert_eq!(on(&[("OTEL_EXPORTER_OTLP_ENDPOINT", base)]).endpoint, whole);
     }
@@ -85,7 +90,14 @@ fn the_endpoint_for_all_signals_is_a_base_and_the_one_for_traces_is_taken_as_it_
             "{told}"
         );
     }
-    for bad in ["c:4318", "grpc://c:4317", "http://", "ftp://u:hush@c"] {
+    for bad in [
+        "c:4318",
+        "grpc://c:4317",
+        "http://",
+        "ftp://u:hush@c",
+        "http://c:4318/a hush",
+        "http://c:4318/?key=hush\\\"<",
+    ] {
         let told = mistake(&[("OTEL_EXPORTER_OTLP_ENDPOINT", bad)]);
         assert!(
             told.contains("must be a URL") && !told.contains("hush"),
@@ -189,6 +201,17 @@ fn headers_are_checked_and_never_shown() {
     assert_eq!(headers["authorization"], "Bearer hush");
     assert_eq!(headers.len(), 2);
     assert!(!format!("{settings:?}").contains("hush"));
+    for own in [
+        "Content-Length",
+        "host",
+        "TE",
+        "keep-alive",
+        "content-encoding",
+    ] {
+        let told = mistake(&[("OTEL_EXPORTER_OTLP_HEADERS", &format!("a=1,{own}=hush"))]);
+        let expected = format!("must be without {}", own.to_lowercase());
+        assert!(told.contains(&expected) && !told.contains("hush"), "{told}");
+    }
     for bad in ["hush", "=hush", "a b=hush", "a=hush%0A", "a=hush%FF"] {
         let told = mistake(&[("OTEL_EXPORTER_OTLP_HEADERS", bad)]);
         assert!(
