@@ -177,7 +177,11 @@ impl Service {
         let metrics = Arc::new(Metrics::new());
         let traces = match &config.traces {
             Some(settings) => {
-                tracing::info!(sampler = ?settings.sampler, "traces go to {}", settings.host());
+                tracing::info!(
+                    sampler = settings.sampler_name(),
+                    "traces go to {}",
+                    settings.host()
+                );
                 Traces::start(settings, &metrics).map_err(Failure::configuration)?
             }
             None => Traces::default(),

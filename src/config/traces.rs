@@ -47,6 +47,21 @@ pub struct TraceSettings {
 }
 
 impl TraceSettings {
+    /// The sampler, as the settings name it.
+    #[must_use]
+    pub fn sampler_name(&self) -> String {
+        let based = if self.parent_based {
+            "parentbased_"
+        } else {
+            ""
+        };
+        match self.sampler {
+            TraceSampler::On => format!("{based}always_on"),
+            TraceSampler::Off => format!("{based}always_off"),
+            TraceSampler::Ratio(ratio) => format!("{based}traceidratio {ratio}"),
+        }
+    }
+
     /// Where the collector is, without what may be secret in its URL.
     #[must_use]
     pub fn host(&self) -> String {

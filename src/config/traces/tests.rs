@@ -180,6 +180,9 @@ fn a_sampler_is_one_of_six_and_its_argument_a_part_of_one() {
             expected,
             "{text}"
         );
+        let named = settings.sampler_name();
+        assert_eq!(named.trim_end_matches(" 0.25"), text);
+        assert_eq!(named.ends_with(" 0.25"), text.ends_with("ratio"), "{named}");
     }
     let whole = on(&[("OTEL_TRACES_SAMPLER", "traceidratio")]);
     assert_eq!(whole.sampler, TraceSampler::Ratio(1.0));
