@@ -71,6 +71,16 @@ fn the_dashboards_fit_grafanas_schema() {
     }
 }
 
+/// The variables that choose an installation, and let several be chosen: their pools would be taken for each other.
+fn merging(dashboard: &Value) -> Vec<String> {
+    let all = dashboard["templating"]["list"].as_array();
+    let choose = all.expect("variables").iter().filter(|it| {
+        let of_installation = it["name"] == "namespace" || it["name"] == "job";
+        of_installation && (it["multi"] != false || it["includeAll"] != false)
+    });
+    choose.map(|it| it["name"].to_string()).collect()
+}
+
 /// What is wrong with a dashboard's panels.
 fn faults(dashboard: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -101,8 +111,11 @@ fn faults(dashboard: &Value) -> Vec<String> {
             "another data source",
         );
         let mapped = panel["fieldConfig"]["defaults"]["mappings"].as_array();
-        let says_idle =
-            mapped.is_some_and(|all| all.iter().any(|it| it["options"]["match"] == "null+nan"));
+        let maps =
+            |what| mapped.is_some_and(|all| all.iter().any(|it| it["options"]["match"] == what));
+        let (says_idle, says_nothing) = (maps("nan"), maps("null"));
+        // Or what is no more looks well.
+        must(kind != "stat" || says_nothing, "green without data");
         for target in panel["targets"].as_array().expect("targets") {
             must(
                 target["datasource"]["uid"] == "${datasource}",
@@ -110,6 +123,13 @@ fn faults(dashboard: &Value) -> Vec<String> {
             );
             let expr = target["expr"].as_str().unwrap_or_default();
             must(expr.contains("$job"), "asks for every job");
+            let merges = [" max(", "(max(", "max by (pool"].iter();
+            must(
+                !expr.starts_with("max(") && !merges.clone().any(|it| expr.contains(it)),
+                "the most of several installations",
+            );
+            let is_now = target["instant"] == true && target["range"] == false;
+            must(kind != "stat" || is_now, "shows the past");
             let of_rate = ["rate(", "increase("].iter().any(|it| expr.contains(it));
             must(
                 !of_rate || expr.contains("[$__rate_interval]"),
@@ -142,6 +162,18 @@ fn every_panel_says_what_it_shows() {
             panel["fieldConfig"]["defaults"]["mappings"] = Value::Null;
         }
         assert_ne!(faults(&planted), Vec::<String>::new(), "{path}: NaN");
+        let plant = |name: &str, value: Value| {
+            let mut planted = dashboard.clone();
+            planted["panels"][1]["targets"][0][name] = value;
+            assert_eq!(faults(&planted).len(), 1, "{path}: {name}");
+        };
+        plant("range", true.into());
+        plant("expr", "max(a{job=\"$job\"})".into());
+        plant("expr", "sum(max by (pool) (a{job=\"$job\"}))".into());
+        assert_eq!(merging(&dashboard), Vec::<String>::new(), "{path}");
+        let mut planted = dashboard.clone();
+        planted["templating"]["list"][1]["includeAll"] = true.into();
+        assert_eq!(merging(&planted).len(), 1, "{path}");
     }
     let uids: Vec<_> = DASHBOARDS
         .iter()
