@@ -96,7 +96,7 @@ Reads the configuration that `tokend serve` reads, asks Redis itself, and change
 be better stands the line that mends it.
 
 Exit codes: 0 all is well, or warnings only; 1 something failed; 2 the configuration is wrong;
-69 Redis does not answer.";
+69 Redis does not answer, or lets nobody in.";
 
 const HEALTHCHECK_HELP: &str = "\
 Reads the configuration that `tokend serve` reads, and asks /readyz there; where HOST means all addresses,

@@ -107,10 +107,7 @@ impl Store {
         let why = match connected {
             Ok(Ok(())) => return Ok(store),
             Ok(Err(why)) => why,
-            Err(_) => {
-                let why = store.inner.redis.why_away();
-                StartError(format!("Redis is away: {why}"))
-            }
+            Err(_) => unusable(&store.inner.redis.why_away()),
         };
         store.stop().await;
         Err(why)
@@ -119,7 +116,7 @@ impl Store {
     /// Looks at every primary, and changes nothing there.
     ///
     /// # Errors
-    /// When none answers within `START_MS_MAX`.
+    /// When none answers within `START_MS_MAX`, or lets us in.
     pub async fn diagnose(config: StoreConfig) -> Result<Vec<Diagnosis>, StartError> {
         let inner = assemble(config, Arc::new(Metrics::new()), Traces::default())?;
         let limit = Duration::from_millis(START_MS_MAX);
@@ -141,8 +138,19 @@ impl Store {
             Some(why) if nodes.iter().any(|node| node.last_error().is_none()) => why,
             _ => store.inner.redis.why_away(),
         };
-        Err(StartError(format!("Redis is away: {why}")))
+        Err(unusable(&why))
     }
+}
+
+/// Whether it is away, or there and lets nobody in: that is mended elsewhere.
+fn unusable(why: &str) -> StartError {
+    let said = why.split_once(": ").map_or(why, |(_, said)| said);
+    let refused = ["NOAUTH ", "NOPERM ", "WRONGPASS "];
+    StartError(if refused.iter().any(|code| said.starts_with(code)) {
+        format!("Redis refuses: {said}")
+    } else {
+        format!("Redis is away: {why}")
+    })
 }
 
 /// Waits until there are primaries, and a connection to each of them.

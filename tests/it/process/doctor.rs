@@ -257,13 +257,23 @@ async fn a_node_of_a_cluster_and_slots_without_a_primary_are_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_keeps_it_from_redis_is_told() {
-    let Some(redis) = own_redis("why away", &["--requirepass", "opensesame"]).await else {
+    let locked = ["--requirepass", "opensesame", "--user", "bare", "on", ">pw"];
+    let Some(redis) = own_redis("why away", &locked).await else {
         return;
     };
+    // It is there, and says no.
     let wrong = redis.url.replace("redis://", "redis://:guess@");
-    let told = doctor(&wrong, &[], &[]);
-    assert_eq!(told.code, Some(69), "{}", told.stderr);
-    assert!(told.stderr.contains("WRONGPASS"), "{}", told.stderr);
+    let rights = redis.url.replace("redis://", "redis://bare:pw@");
+    for (url, code) in [
+        (&wrong, "WRONGPASS"),
+        (&redis.url, "NOAUTH"),
+        (&rights, "NOPERM"),
+    ] {
+        let told = doctor(url, &[], &[]);
+        assert_eq!(told.code, Some(69), "{}", told.stderr);
+        let no = format!("Redis refuses: {code} ");
+        assert!(told.stderr.contains(&no), "{}", told.stderr);
+    }
     // No Sentinel, and no Cluster.
     let Some(redis) = own_redis("why away", &[]).await else {
         return;
