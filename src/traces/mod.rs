@@ -2,8 +2,8 @@
 //! configured, and then nothing here does anything.
 //!
 //! Reading order: [`Traces`] here starts and ends it; `request.rs` is the span of a request and how it reaches those
-//! who work for it; `context.rs` is whose child it is; `call.rs` is the span of a script call; `export.rs` sends spans by `client.rs`, drops what is too much
-//! and counts that.
+//! who work for it; `context.rs` is whose child it is; `call.rs` is the span of a script call; `export.rs` sends spans by
+//! `client.rs`, drops what is too much and counts that.
 //!
 //! **Architecture Invariant:** only this folder names the OpenTelemetry crates. No attribute holds a token, a holder or a
 //! secret: what goes into a span are route patterns, fixed words, pool names and numbers. Nothing waits for a collector.

@@ -9,14 +9,22 @@ use serde_json::{Value, json};
 use super::serve::embedded;
 use super::{Directory, Ran, Tokend, tokend};
 use crate::harness::{eventually, new_namespace, redis_url};
+use crate::support::eventually_some;
 
 impl Tokend {
-    /// A new one-time token.
+    /// A new one-time token. Asked for again while nothing could be done: the embedded Redis waits for a disk that
+    /// hundreds of tests write to.
     async fn issue(&self, meta: Value) -> String {
-        let asked = self.ask_text(Method::POST, "/token", Some(json!({ "meta": meta })));
-        let (status, token) = asked.await.expect("an answer");
-        assert_eq!(status, 200, "{token}");
-        token
+        eventually_some("a one-time token", async || {
+            let asked = self.ask_text(Method::POST, "/token", Some(json!({ "meta": meta })));
+            let (status, token) = asked.await.expect("an answer");
+            if status == 503 && token.contains("nothing was done") {
+                return None;
+            }
+            assert_eq!(status, 200, "{token}");
+            Some(token)
+        })
+        .await
     }
 
     /// What a token is exchanged for.
