@@ -35,6 +35,21 @@ pub(crate) fn install_tls() {
     });
 }
 
+/// How we ask anybody at that host.
+pub(crate) fn builder_for(host: Option<&str>) -> reqwest::ClientBuilder {
+    install_tls();
+    let builder = reqwest::Client::builder()
+        .user_agent(format!("tokend/{VERSION}"))
+        // A redirected POST would become a GET: say so instead of asking another question.
+        .redirect(reqwest::redirect::Policy::none());
+    if host.is_some_and(is_loopback) {
+        // No proxy can reach our own loopback.
+        builder.no_proxy()
+    } else {
+        builder
+    }
+}
+
 /// # Errors
 /// When it is no `http` or `https` URL with a host.
 pub fn parse_url(text: &str) -> Result<Url, Invalid> {
@@ -68,18 +83,10 @@ impl Client {
     /// When the TLS set-up of this machine is unusable.
     #[allow(clippy::needless_pass_by_value)] // The client keeps the URL, in another form.
     pub fn new(base: Url) -> Result<Self, Failure> {
-        install_tls();
-        let mut builder = reqwest::Client::builder()
+        let builder = builder_for(base.host_str())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
-            .default_headers(trace_context(|name| std::env::var(name).ok()))
-            .user_agent(format!("tokend/{VERSION}"))
-            // A redirected POST would become a GET: say so instead of asking another question.
-            .redirect(reqwest::redirect::Policy::none());
-        if base.host_str().is_some_and(is_loopback) {
-            // No proxy can reach our own loopback.
-            builder = builder.no_proxy();
-        }
+            .default_headers(trace_context(|name| std::env::var(name).ok()));
         let http = builder.build().map_err(|error| {
             let why = root_cause(&error);
             Failure::usage(format!("cannot set up HTTP: {why}"))
@@ -245,7 +252,7 @@ fn pool_path(pool: &PoolName, verb: &str) -> String {
     format!("/v1/pools/{pool}{verb}")
 }
 
-pub(crate) fn is_loopback(host: &str) -> bool {
+fn is_loopback(host: &str) -> bool {
     let bare = host.trim_matches(['[', ']']);
     host == "localhost"
         || bare

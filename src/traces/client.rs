@@ -11,9 +11,8 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::runtime::Handle;
 
 use super::export::locked;
-use crate::cli::client::{install_tls, is_loopback, root_cause};
+use crate::cli::client::{builder_for, root_cause};
 use crate::config::{Exporting, TraceSettings};
-use crate::version::VERSION;
 
 /// Why the last try to send had no answer; none where it had one.
 pub(super) type Broken = Arc<Mutex<Option<String>>>;
@@ -31,17 +30,9 @@ pub(super) struct OnRuntime {
 
 impl OnRuntime {
     pub(super) fn new(settings: &TraceSettings, broken: Broken) -> Result<Self, reqwest::Error> {
-        install_tls();
         let url = reqwest::Url::parse(&settings.endpoint).ok();
-        let loopback = url.is_some_and(|url| url.host_str().is_some_and(is_loopback));
-        let mut builder = reqwest::Client::builder()
-            .user_agent(format!("tokend/{VERSION}"))
-            .timeout(settings.exporting.timeout)
-            .redirect(reqwest::redirect::Policy::none());
-        if loopback {
-            // No proxy can reach our own loopback.
-            builder = builder.no_proxy();
-        }
+        let host = url.as_ref().and_then(|url| url.host_str());
+        let builder = builder_for(host).timeout(settings.exporting.timeout);
         Ok(Self {
             http: builder.build()?,
             headers: headers(&settings.exporting),
