@@ -5,7 +5,7 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::LuaInterface as _;
 
 use super::Inner;
-use super::redis::{Node, code};
+use super::redis::{Node, code, is_passing};
 
 /// Writes, and changes nothing: its key is a partition's guard, which never exists.
 const PROBE: &str = "return redis.call('DEL', KEYS[1])";
@@ -38,10 +38,11 @@ fn judge(error: &Error) -> Option<Refusal> {
             | ErrorKind::Cluster
     );
     // It will be another's, or be well in a moment.
-    let passing = matches!(
-        code(error),
-        "ASK" | "BUSY" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "MOVED" | "TRYAGAIN"
-    );
+    let passing = match code(error) {
+        "READONLY" => false, // a call may pass to another primary, but this one takes no writes
+        "BUSY" => true,
+        _ => is_passing(error),
+    };
     (!unsaid && !passing).then(|| Refusal {
         why: error.details().to_owned(),
         of_all: matches!(code(error), "NOPERM" | "READONLY"),

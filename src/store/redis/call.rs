@@ -102,7 +102,7 @@ pub(in crate::store) fn code(error: &Error) -> &str {
 }
 
 /// Whether it did not run and may if sent again.
-pub(super) fn is_passing(error: &Error) -> bool {
+pub(in crate::store) fn is_passing(error: &Error) -> bool {
     PASSING.contains(&code(error))
 }
 

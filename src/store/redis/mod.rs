@@ -26,8 +26,7 @@ use fred::types::config::Config;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::debug;
 
-use self::call::is_passing;
-pub(super) use self::call::{call_on, classify, code, load};
+pub(super) use self::call::{call_on, classify, code, is_passing, load};
 use self::map::Map;
 pub(super) use self::node::{Node, end_of};
 use self::topology::Deployment;
