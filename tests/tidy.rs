@@ -89,6 +89,13 @@ fn sources() -> Vec<Source> {
     found
 }
 
+/// Those of Rust in these folders.
+fn rust_in(folders: &[&str]) -> Vec<Source> {
+    let mut rust = sources();
+    rust.retain(|source| source.is_rust() && source.lies_in(folders));
+    rust
+}
+
 fn read(path: &str) -> String {
     let text = std::fs::read_to_string(root().join(path));
     text.unwrap_or_else(|error| panic!("{path}: {error}"))

@@ -68,6 +68,14 @@ impl Stage {
         assert_eq!(answer.expect("an answer").status(), 201);
     }
 
+    /// The span of the request that this is the answer to.
+    async fn span_of(&self, answer: &reqwest::Response) -> Seen {
+        let told = traceresponse(answer);
+        let id = told.split('-').nth(2).expect("a span");
+        let is = |span: &Seen| span.id == id;
+        self.collector.find("the request's span", is).await
+    }
+
     /// Stops it in order: then all that it had to tell has been told.
     async fn stop(&mut self) {
         self.service.process.stop("TERM").await;
@@ -267,13 +275,8 @@ async fn a_request_that_waits_has_its_pool_once_and_keeps_its_result() {
     let waits = stage.post("/tokens/assign", &json!({"wait_seconds": 1}));
     let answer = waits.send().await.expect("an answer");
     let status = answer.status().as_u16().to_string();
-    let told = traceresponse(&answer);
-    let id = told.split('-').nth(2).expect("a span");
     // That no attribute is there twice, the collector sees to.
-    let served = stage
-        .collector
-        .find("the request's span", |it| it.id == id)
-        .await;
+    let served = stage.span_of(&answer).await;
     served.has(&[
         ("tokend.pool", "default"),
         ("http.response.status_code", &status),

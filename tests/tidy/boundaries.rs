@@ -1,6 +1,6 @@
 //! What only some files may name.
 
-use super::{Source, assert_clean, code_lines, sources};
+use super::{Source, assert_clean, code_lines, rust_in};
 
 /// A word that may be named only in some files of `src`, and what for.
 const BOUNDARIES: &[(&str, &[&str])] = &[
@@ -42,10 +42,8 @@ fn check_boundaries(source: &Source) -> Vec<String> {
 
 #[test]
 fn fred_stays_in_the_store_and_actix_in_http() {
-    let rust = sources()
-        .into_iter()
-        .filter(|s| s.is_rust() && s.lies_in(&["src/"]));
-    let wrong: Vec<_> = rust.flat_map(|source| check_boundaries(&source)).collect();
+    let rust = rust_in(&["src/"]);
+    let wrong: Vec<_> = rust.iter().flat_map(check_boundaries).collect();
     assert_clean(&wrong);
 }
 

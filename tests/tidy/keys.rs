@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Source, assert_clean, code_lines, read, sources};
+use super::{Source, assert_clean, code_lines, read, rust_in, sources};
 
 /// What key names are made of, behind the partition's prefix.
 const KINDS: &[&str] = &[
@@ -31,11 +31,9 @@ fn check_key_names(source: &Source) -> Vec<String> {
 
 #[test]
 fn only_keys_rs_forms_key_names() {
-    let rust = sources()
-        .into_iter()
-        .filter(|s| s.is_rust() && s.lies_in(&["src/"]));
-    let others = rust.filter(|source| source.path != "src/store/keys.rs");
-    let wrong: Vec<_> = others.flat_map(|source| check_key_names(&source)).collect();
+    let rust = rust_in(&["src/"]);
+    let others = rust.iter().filter(|it| it.path != "src/store/keys.rs");
+    let wrong: Vec<_> = others.flat_map(check_key_names).collect();
     assert_clean(&wrong);
 }
 

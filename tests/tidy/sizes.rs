@@ -1,6 +1,6 @@
 //! Files and functions that can be read in one go.
 
-use super::{Source, assert_clean, sources};
+use super::{Source, assert_clean, rust_in};
 
 const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -86,10 +86,8 @@ fn check_size(source: &Source) -> Vec<String> {
 
 #[test]
 fn files_and_functions_stay_readable() {
-    let rust = sources()
-        .into_iter()
-        .filter(|s| s.is_rust() && s.lies_in(&["src/", "tests/"]));
-    let wrong: Vec<_> = rust.flat_map(|source| check_size(&source)).collect();
+    let rust = rust_in(&["src/", "tests/"]);
+    let wrong: Vec<_> = rust.iter().flat_map(check_size).collect();
     assert_clean(&wrong);
 }
 

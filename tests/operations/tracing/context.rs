@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{PARENT, Stage, TRACE, traceresponse};
+use super::{PARENT, Stage, TRACE};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_tracestates_go_on_and_no_more_than_512_characters_of_them() {
@@ -43,12 +43,7 @@ async fn two_parents_or_a_malformed_one_are_none() {
         }
         let answer = request.send().await.expect("an answer");
         assert_eq!(answer.status(), 201);
-        let told = traceresponse(&answer);
-        let id = told.split('-').nth(2).expect("a span");
-        let served = stage
-            .collector
-            .find("the request's span", |it| it.id == id)
-            .await;
+        let served = stage.span_of(&answer).await;
         assert_eq!(served.parent, "", "{parents:?}");
         assert_ne!(served.trace, TRACE);
     }
