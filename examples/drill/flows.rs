@@ -11,7 +11,7 @@ use fred::prelude::*;
 use serde_json::{Value, json};
 use tokend::metrics::Metrics;
 use tokend::store::{Durability, ExchangeRequest, Store, StoreConfig};
-use tokend::token::rotating::Rotating;
+use tokend::token::rotating::{ROTATION_RETRY_DEFAULT, Rotating};
 use tokend::token::{ExchangeOutcome, Flow, FlowsLimits, Metadata, Policy, bearer};
 
 use super::process::{self, Directory, Process};
@@ -444,6 +444,7 @@ async fn refreshed(store: &Store, token: &Rotating) -> Rotating {
     let request = ExchangeRequest {
         token: token.clone(),
         metadata: Metadata::default(),
+        retry: ROTATION_RETRY_DEFAULT,
         renew: true,
         revoke_on_reuse: true,
     };

@@ -63,6 +63,8 @@ pub(super) struct Env {
     pub session_max: Option<String>,
     /// `ACCESS_TOKEN_LIFETIME`: seconds that an access token lives.
     pub access_token_lifetime: Option<String>,
+    /// `ROTATION_RETRY`: seconds for which a retry of an exchange or refresh gets the same successor.
+    pub rotation_retry: Option<String>,
     /// `SECRET_KEY`: signs one-time tokens; several separated by commas, the first signs, all verify.
     pub secret_key: Option<String>,
     /// `REFRESH_TOKEN_SECRET`: signs refresh tokens; several as above.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::env::Env;
 use super::{Reader, directory, whole};
-use crate::token::rotating::SECRET_BYTES_MIN;
+use crate::token::rotating::{ROTATION_RETRY_DEFAULT, SECRET_BYTES_MIN};
 use crate::token::{FlowLimits, FlowsLimits, Policy};
 
 const MINUTE_MS: u64 = 60_000;
@@ -17,6 +17,9 @@ const ONE_TIME_MS: std::ops::RangeInclusive<u64> = 30 * MINUTE_MS..=96 * 60 * MI
 /// Longest life of an access token. Every check asks whether its session was revoked, but a service that checks
 /// the signature alone has nothing else than this.
 const ACCESS_TOKEN_S_MAX: u64 = 24 * 3_600;
+/// `ROTATION_RETRY`: not below the grace in which nothing is revoked, and not much above the outages that retries
+/// outlive: for this long a stolen token that was exchanged is as good as its successor.
+const ROTATION_RETRY_S: std::ops::RangeInclusive<u64> = 10..=600;
 const MINUTES_MAX: u64 = 30 * 24 * 60;
 const DAYS_30_S: u64 = 30 * 24 * 3_600;
 /// Most characters of a title or a description: they are part of every page.
@@ -70,6 +73,8 @@ pub struct FlowSettings {
     pub audience: String,
     /// `ACCESS_TOKEN_LIFETIME`.
     pub access_token_lifetime: Duration,
+    /// `ROTATION_RETRY`.
+    pub rotation_retry: Duration,
     /// `TRUSTED_PROXIES`.
     pub trusted_proxies: Vec<IpNet>,
     /// `APP_TITLE`.
@@ -114,6 +119,12 @@ impl FlowSettings {
                 env.access_token_lifetime.clone(),
                 Duration::from_secs(15 * 60),
                 |text| whole(text, 1, ACCESS_TOKEN_S_MAX).map(Duration::from_secs),
+            ),
+            rotation_retry: read.take(
+                "ROTATION_RETRY",
+                env.rotation_retry.clone(),
+                ROTATION_RETRY_DEFAULT,
+                |text| whole(text, *ROTATION_RETRY_S.start(), *ROTATION_RETRY_S.end()).map(Duration::from_secs),
             ),
             trusted_proxies: read.take(
                 "TRUSTED_PROXIES",

@@ -63,6 +63,7 @@ pub async fn exchange_token(
     let request = ExchangeRequest {
         token,
         metadata,
+        retry: flows.settings.rotation_retry,
         renew: true,
         revoke_on_reuse: false,
     };

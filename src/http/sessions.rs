@@ -150,6 +150,7 @@ pub async fn refresh_session(
     let request = ExchangeRequest {
         token: given,
         metadata: Metadata::default(),
+        retry: flows.settings.rotation_retry,
         renew: false,
         revoke_on_reuse: true,
     };

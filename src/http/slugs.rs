@@ -48,8 +48,9 @@ slugs! {
     InvalidGrant "invalid-grant" UNAUTHORIZED "The refresh token is not valid"
         "The refresh token is unknown, expired or revoked. Log in again.";
     TokenReused "token-reused" UNAUTHORIZED "The refresh token was used before"
-        "The refresh token was already exchanged and its grace for retries has passed. Since that \
-         can mean a stolen token, the whole session is revoked. Log in again.";
+        "The refresh token was already exchanged, and its successor was used or the time for retries \
+         (`ROTATION_RETRY`, 60 s unless it is set) has passed. Since that can mean a stolen token, the \
+         whole session is revoked. Log in again.";
     NotFound "not-found" NOT_FOUND "No such route"
         "This service has nothing at that path. Check the spelling; paths have no trailing slash.";
     NoTokenAvailable "no-token-available" NOT_FOUND "No token is available"
@@ -111,7 +112,7 @@ slugs! {
     OutcomeUnknown "outcome-unknown" SERVICE_UNAVAILABLE "The outcome is unknown"
         "The connection to Redis ended after the call was sent: it may or may not have run. Try \
          again with the same `Idempotency-Key` to find the first call's result; an exchange or a \
-         refresh needs no key, but must come within 10 s. A grant made \
+         refresh needs no key, but must come within `ROTATION_RETRY` (60 s unless it is set). A grant made \
          without a key that could not be told to anyone is taken back by itself.";
     FlowFull "flow-full" SERVICE_UNAVAILABLE "This kind of token is used up"
         "As many tokens of this kind are alive as the service is set to keep. Some will expire; try \

@@ -1,5 +1,7 @@
 //! `exchange`: rotate a family's token. See `lua/exchange.lua`.
 
+use std::time::Duration;
+
 use fred::types::Value;
 
 use super::batch::Verb;
@@ -8,8 +10,8 @@ use super::shard::{Shard, encode_metadata, metadata_weight, number};
 use crate::token::rotating::Rotating;
 use crate::token::{ExchangeOutcome, Exchanged, Fence, Metadata, StoreError};
 
-/// For this long after an exchange the token that was given in gets the same successor again: a lost answer
-/// strands nobody, and parallel exchanges have one outcome.
+/// For this long after an exchange, a token that was exchanged before is refused without revoking its family: it may
+/// be a retry that another request overtook.
 pub const GRACE_MS: u64 = 10_000;
 
 /// What to exchange, and how.
@@ -18,9 +20,12 @@ pub struct ExchangeRequest {
     pub token: Rotating,
     /// Merged into what is there; a retry's own is ignored.
     pub metadata: Metadata,
+    /// `ROTATION_RETRY`: for this long after an exchange the same token gets the same successor again, unless that
+    /// successor was exchanged meanwhile.
+    pub retry: Duration,
     /// Whether the successor lives a full lifetime, or as long as its family was given.
     pub renew: bool,
-    /// Whether a spent token that comes back after its grace revokes the family.
+    /// Whether a used token that comes back too late revokes the family.
     pub revoke_on_reuse: bool,
 }
 
@@ -45,6 +50,9 @@ impl Verb for Exchange {
         let request = &self.request;
         args.push(request.token.family.as_str().into());
         args.push(number(request.token.number.get()));
+        args.push(number(
+            u64::try_from(request.retry.as_millis()).unwrap_or(u64::MAX),
+        ));
         args.push(number(GRACE_MS));
         args.push(if request.renew { "renew" } else { "keep" }.into());
         args.push(

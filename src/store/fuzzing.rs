@@ -18,7 +18,7 @@ use super::reserve::{Reserve, Wanted};
 use super::shard::Shard;
 use super::unblock::Unblock;
 use super::wait::{Spot, Step, Wait};
-use crate::token::rotating::{Rotating, new_family};
+use crate::token::rotating::{ROTATION_RETRY_DEFAULT, Rotating, new_family};
 use crate::token::{Fence, IdempotencyKey, Metadata, PoolName, StoreError, TokenValue};
 
 /// Stands in each text that Redis answers: it could be a token, so no error may repeat it.
@@ -160,6 +160,7 @@ fn exchange(shard: Shard) -> Exchange {
     let request = ExchangeRequest {
         token,
         metadata: Metadata::default(),
+        retry: ROTATION_RETRY_DEFAULT,
         renew: true,
         revoke_on_reuse: false,
     };

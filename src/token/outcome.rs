@@ -184,9 +184,9 @@ pub struct Exchanged {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExchangeOutcome {
-    /// Rotated, or, for a retry within the grace, what the first call made of it.
+    /// Rotated; for a retry in time, the result of the first call.
     Exchanged(Exchanged),
-    /// Its number was exchanged before. Nothing was revoked.
+    /// Its number was exchanged before and gets no successor any more. Nothing was revoked.
     Spent,
     /// Its number was exchanged before, and the whole family is revoked now.
     Reused,

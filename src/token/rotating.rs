@@ -5,6 +5,7 @@
 //! all that the token says.
 
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,6 +17,8 @@ use super::{Fence, Flow, Invalid, TokenValue};
 
 /// Shortest secret: as many bytes as the hash has (RFC 2104, section 3).
 pub const SECRET_BYTES_MIN: usize = 32;
+/// `ROTATION_RETRY` unless it is set: longer than a Redis failover and the retries behind it.
+pub const ROTATION_RETRY_DEFAULT: Duration = Duration::from_secs(60);
 /// Random bytes of a family's name.
 const FAMILY_BYTES: usize = 16;
 /// Bytes of the hash of a key that name it.

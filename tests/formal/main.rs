@@ -2,7 +2,8 @@
 //! and a few crashes can do to a pool of two tokens, within bounds, and that the invariants hold in each state.
 //!
 //! `redis.rs` is the scripts, `truth.rs` what must be, `world.rs` what can happen, `bug.rs` what is planted to see
-//! that it would be found. `make formal` goes further than `make test` does.
+//! that it would be found. `make formal` goes further than `make test` does. `rotation.rs` is a model of its own: tokens
+//! that are exchanged for a successor.
 //!
 //! Left out: the alarm (a doorbell), batches (a script of several items is several scripts behind each other),
 //! metadata, `max_hold`, the cap, and tokens born held.
@@ -12,6 +13,7 @@
 
 mod bug;
 mod redis;
+mod rotation;
 mod truth;
 mod world;
 
@@ -61,28 +63,48 @@ const HOLDS: &str = "every invariant holds";
 /// The machine that all this was measured on has as many.
 const THREADS: usize = 2;
 
-struct Found {
-    states: usize,
-    seen: u8,
-    broken: Option<Invariant>,
-    /// How it came to that, in as few steps as can be.
-    path: Vec<Action>,
-}
-
-fn explore(scope: Scope) -> Found {
-    let seen = AtomicU8::new(0);
-    let checker = Space { scope, seen }.checker().threads(THREADS);
+/// Goes through all that a model can do, and prints past the harness's capture how much that was: that is what the
+/// proof is worth. `broken` reads a state. The path to the first broken state is as short as can be.
+fn search<M, I>(
+    what: &str,
+    model: M,
+    broken: impl Fn(&M::State) -> Option<I>,
+) -> (impl Checker<M>, Option<I>, Vec<M::Action>)
+where
+    M: Model + Send + Sync + 'static,
+    M::State: std::fmt::Debug + std::hash::Hash + Clone + PartialEq + Send + Sync,
+    M::Action: std::fmt::Debug + Clone + PartialEq + Send + Sync,
+    I: std::fmt::Debug,
+{
+    let start = Instant::now();
+    let checker = model.checker().threads(THREADS);
     let checker = checker
         .finish_when(HasDiscoveries::AnyFailures)
         .spawn_bfs()
         .join();
     let path = checker.discovery(HOLDS);
-    Found {
-        states: checker.unique_state_count(),
-        seen: checker.model().seen.load(Ordering::Relaxed),
-        broken: path.as_ref().and_then(|path| path.last_state().broken),
-        path: path.map(stateright::Path::into_actions).unwrap_or_default(),
-    }
+    let found = path.as_ref().and_then(|path| broken(path.last_state()));
+    let actions = path.map(stateright::Path::into_actions).unwrap_or_default();
+    let _ = writeln!(
+        std::io::stderr(),
+        "formal: {what}: {} states, {} in {:.1?}{}",
+        checker.unique_state_count(),
+        found
+            .as_ref()
+            .map_or("all hold".to_owned(), |it| format!("{it:?} broken")),
+        start.elapsed(),
+        match actions.len() {
+            0 => String::new(),
+            steps => format!(", by {steps} steps"),
+        }
+    );
+    (checker, found, actions)
+}
+
+fn explore(what: &str, scope: Scope) -> (u8, Option<Invariant>, Vec<Action>) {
+    let seen = AtomicU8::new(0);
+    let (checker, broken, path) = search(what, Space { scope, seen }, |world| world.broken);
+    (checker.model().seen.load(Ordering::Relaxed), broken, path)
 }
 
 const RULES: Rules = Rules {
@@ -118,30 +140,11 @@ fn base() -> Scope {
     }
 }
 
-/// Told past the harness's capture: how much was explored is what the proof is worth.
-fn tell(what: &str, found: &Found, start: Instant) {
-    let _ = writeln!(
-        std::io::stderr(),
-        "formal: {what}: {} states, {} in {:.1?}{}",
-        found.states,
-        found
-            .broken
-            .map_or("all hold".to_owned(), |it| format!("{it:?} broken")),
-        start.elapsed(),
-        match found.path.len() {
-            0 => String::new(),
-            steps => format!(", by {steps} steps"),
-        }
-    );
-}
-
 fn holds(what: &str, scope: Scope, also_seen: u8) {
-    let start = Instant::now();
-    let found = explore(scope);
-    tell(what, &found, start);
-    assert_eq!(found.broken, None, "by {:#?}", found.path);
+    let (seen, broken, path) = explore(what, scope);
+    assert_eq!(broken, None, "by {path:#?}");
     let expected = seen::ALWAYS | also_seen;
-    assert_eq!(found.seen & expected, expected, "too little happens");
+    assert_eq!(seen & expected, expected, "too little happens");
 }
 
 #[test]
@@ -226,9 +229,7 @@ fn scope_for(bug: Bug) -> Scope {
 #[test]
 fn each_planted_bug_is_found_by_the_invariant_that_it_breaks() {
     for (bug, breaks) in Bug::ALL {
-        let start = Instant::now();
-        let found = explore(scope_for(bug));
-        tell(&format!("{bug:?}"), &found, start);
-        assert_eq!(found.broken, Some(breaks), "{bug:?}: {:#?}", found.path);
+        let (_, broken, path) = explore(&format!("{bug:?}"), scope_for(bug));
+        assert_eq!(broken, Some(breaks), "{bug:?}: {path:#?}");
     }
 }

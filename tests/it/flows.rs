@@ -72,7 +72,7 @@ async fn metadata_goes_with_its_token_on_every_way_out() {
 
     let revoked = f.family(Flow::Session, meta.clone()).await;
     given(&f.refresh(&revoked, 1).await);
-    f.let_grace_pass(Flow::Session).await;
+    f.let_retry_pass(Flow::Session).await;
     assert_eq!(f.refresh(&revoked, 1).await, ExchangeOutcome::Reused);
     assert!(f.metadata_keys().await.is_empty(), "revoked");
     f.assert_consistent().await;
@@ -122,6 +122,7 @@ async fn raw_exchanges(
             &version,
             family,
             "1",
+            "60000",
             "10000",
             "renew",
             "revoke",
@@ -170,6 +171,7 @@ async fn a_bad_item_anywhere_in_a_call_leaves_everything_as_it_was() {
         "1",
         family.family.as_str(),
         "1",
+        "60000",
         "10000",
         "renew",
         "",
@@ -177,8 +179,17 @@ async fn a_bad_item_anywhere_in_a_call_leaves_everything_as_it_was() {
         "a",
         "2",
     ];
-    let heads = ["x", "1", "10000", "renew", "", "0"];
-    for (at, bad) in [(1, ""), (1, "x"), (2, "x"), (5, "x"), (5, "9"), (5, "")] {
+    let heads = ["x", "1", "60000", "10000", "renew", "", "0"];
+    let mistakes = [
+        (1, ""),
+        (1, "x"),
+        (2, "x"),
+        (3, "x"),
+        (6, "x"),
+        (6, "9"),
+        (6, ""),
+    ];
+    for (at, bad) in mistakes {
         let mut item = heads;
         item[at] = bad;
         let args = good

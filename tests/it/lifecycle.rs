@@ -7,6 +7,7 @@ use fred::prelude::*;
 use fred::types::{InfoKind, Message};
 use serde_json::{Value, json};
 use tokend::store::{AssignRequest, ExchangeRequest};
+use tokend::token::rotating::ROTATION_RETRY_DEFAULT;
 use tokend::token::*;
 use tokio::sync::broadcast::Receiver;
 
@@ -233,6 +234,7 @@ async fn a_bearer_token_is_told_by_its_hash_and_a_family_by_its_name() {
     let request = ExchangeRequest {
         token: family,
         metadata,
+        retry: ROTATION_RETRY_DEFAULT,
         renew: true,
         revoke_on_reuse: false,
     };

@@ -173,6 +173,7 @@ async fn a_lapse_and_an_exchange_at_once_leave_the_family_dead_or_renewed_and_no
             let request = tokend::store::ExchangeRequest {
                 token: family.clone(),
                 metadata: meta,
+                retry: rotating::ROTATION_RETRY_DEFAULT,
                 renew: true,
                 revoke_on_reuse: false,
             };

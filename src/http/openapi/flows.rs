@@ -251,7 +251,8 @@ fn exchange() -> Entry {
     entry(HttpMethod::Put, "exchange_token", "Exchange a one-time token for its successor")
         .describe(
             "The token given in is dead, its successor lives a full lifetime; `meta` is merged into the \
-             metadata, field by field. A retry within 10 seconds gets the same successor.",
+             metadata, field by field. A retry within `ROTATION_RETRY` (60 seconds unless it is set) \
+             gets the same successor, unless that successor was exchanged meanwhile.",
         )
         .takes(
             Shape::of::<ExchangeRequest>().ignoring_others(),

@@ -13,8 +13,8 @@ use crate::harness::Fixture;
 /// takes a second without optimization.
 pub const PASSWORD: &str =
     "correct horse battery staple correct horse battery staple correct horse battery staple";
-/// Past the grace in which a spent refresh token gets its successor again.
-pub const PAST_GRACE: Duration = Duration::from_millis(10_200);
+/// Past the time in which a used refresh token gets its successor again.
+pub const PAST_RETRY: Duration = Duration::from_millis(60_200);
 
 pub fn name(text: &str) -> UserName {
     UserName::parse(text).expect("a name")

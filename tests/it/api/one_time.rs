@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
-use tokend::store::GRACE_MS;
+use tokend::token::rotating::ROTATION_RETRY_DEFAULT;
 use tokend::token::{Flow, METADATA_BYTES_MAX, Metadata, PoolName};
 
 use super::mistakes::named;
@@ -104,15 +104,21 @@ async fn a_token_is_exchanged_for_its_successor_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_answer_is_asked_for_again_for_10_seconds() {
+async fn a_lost_answer_is_asked_for_again_for_a_minute() {
     let server = Server::start().await;
     let first = server.issue(r#"{"n":0}"#).await;
     let told = server.exchange_with(&first, r#"{"n":1}"#).await;
     let again = server.exchange_with(&first, r#"{"n":2}"#).await;
     assert_eq!(again, told, "the retry's own metadata is ignored");
     server
-        .pass_one_time(Duration::from_millis(GRACE_MS + 200))
+        .pass_one_time(ROTATION_RETRY_DEFAULT - Duration::from_secs(1))
         .await;
+    assert_eq!(
+        server.exchange_with(&first, r#"{"n":3}"#).await,
+        told,
+        "nobody used the successor"
+    );
+    server.pass_one_time(Duration::from_millis(1_200)).await;
     assert_eq!(server.turn_in(&first).await, invalid());
     let (_, meta) = server.turn_in(&told.ok().0).await.ok();
     assert_eq!(meta, metadata(r#"{"n":1}"#), "nothing was revoked");

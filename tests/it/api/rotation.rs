@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokend::auth::jwt::new_private_key;
 
-use super::ann::{PAST_GRACE, Tokens};
+use super::ann::{PAST_RETRY, Tokens};
 use super::{Server, flows_with};
 use crate::process::Directory;
 
@@ -28,12 +29,56 @@ async fn a_hundred_refreshes_at_once_have_one_successor() {
     assert!(server.is_valid(&third.access).await, "nothing was revoked");
 }
 
+/// The answer to a refresh is lost, Redis is away for 14 s, and the client retries as the 503 answers told it to.
+#[tokio::test]
+async fn an_outage_behind_a_lost_answer_ends_no_session() {
+    let server = Server::with_ann().await;
+    let first = server.login().await;
+    let lost = server.refresh(&first.refresh).await;
+    server.fixture.pass_sessions(Duration::from_secs(14)).await;
+    let retried = server.refresh(&first.refresh).await;
+    assert_eq!(retried.refresh, lost.refresh);
+    assert!(server.is_valid(&retried.access).await);
+    server.refresh(&retried.refresh).await;
+}
+
+#[tokio::test]
+async fn a_stolen_token_whose_successor_was_exchanged_ends_its_session_within_the_time_for_retries()
+{
+    let server = Server::with_ann().await;
+    let stolen = server.login().await;
+    let thiefs = server.refresh(&stolen.refresh).await;
+    let thiefs = server.refresh(&thiefs.refresh).await;
+    server.fixture.pass_sessions(Duration::from_secs(14)).await;
+    server
+        .try_refresh(&stolen.refresh)
+        .await
+        .problem("token-reused", 401);
+    assert!(!server.is_valid(&thiefs.access).await);
+}
+
+#[tokio::test]
+async fn rotation_retry_says_how_long_a_retry_gets_the_same_successor() {
+    let first = Server::with_ann().await;
+    let fixture = first.fixture.replica().await;
+    let server = Server::with_flows(fixture, |_| flows_with(&[("ROTATION_RETRY", "10")])).await;
+    let tokens = server.login().await;
+    server.refresh(&tokens.refresh).await;
+    server.fixture.pass_sessions(Duration::from_secs(9)).await;
+    server.refresh(&tokens.refresh).await;
+    server.fixture.pass_sessions(Duration::from_secs(2)).await;
+    server
+        .try_refresh(&tokens.refresh)
+        .await
+        .problem("token-reused", 401);
+}
+
 #[tokio::test]
 async fn a_thief_and_the_owner_cannot_both_go_on() {
     let server = Server::with_ann().await;
     let stolen = server.login().await;
     let thiefs = server.refresh(&stolen.refresh).await;
-    server.fixture.pass_sessions(PAST_GRACE).await;
+    server.fixture.pass_sessions(PAST_RETRY).await;
     server
         .try_refresh(&stolen.refresh)
         .await

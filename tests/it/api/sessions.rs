@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::ann::{PASSWORD, PAST_GRACE, Tokens};
+use super::ann::{PASSWORD, PAST_RETRY, Tokens};
 use super::{Answer, Server, flows_with};
 use crate::harness::Fixture;
 
@@ -176,12 +176,12 @@ async fn what_is_no_refresh_token_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_spent_token_after_its_grace_revokes_the_family() {
+async fn a_used_token_after_the_time_for_retries_revokes_the_family() {
     let server = Server::with_ann().await;
     let first = server.login().await;
     let second = server.refresh(&first.refresh).await;
     let other = server.login().await;
-    server.fixture.pass_sessions(PAST_GRACE).await;
+    server.fixture.pass_sessions(PAST_RETRY).await;
     let answer = server.try_refresh(&first.refresh).await;
     answer.problem("token-reused", 401);
     assert_challenge(&answer, Some("invalid_token"));

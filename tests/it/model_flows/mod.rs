@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokend::store::{Durability, ExchangeRequest, GRACE_MS, StoreConfig};
 use tokend::token::bearer::{self, BearerHash};
-use tokend::token::rotating::Rotating;
+use tokend::token::rotating::{ROTATION_RETRY_DEFAULT, Rotating};
 use tokend::token::*;
 use tokio::runtime::Runtime;
 
@@ -196,6 +196,7 @@ impl Case {
                 ..family
             },
             metadata: to_metadata(&metadata),
+            retry: ROTATION_RETRY_DEFAULT,
             renew: id.0 == Flow::OneTime,
             revoke_on_reuse: id.0 == Flow::Session,
         };
@@ -268,6 +269,10 @@ impl Case {
         let ms = match until {
             Until::Ms(ms) => ms,
             Until::Grace(pick, ticks) => away(of(pick).map(|r| r.since + GRACE_MS), ticks),
+            Until::Retry(pick, ticks) => {
+                let retry_ms = ROTATION_RETRY_DEFAULT.as_millis() as u64;
+                away(of(pick).map(|r| r.since + retry_ms), ticks)
+            }
             Until::Deadline(pick, ticks) => away(of(pick).map(|r| r.deadline), ticks),
         };
         let ms = ms.max(TICK_MS) / TICK_MS * TICK_MS;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use tokend::store::GRACE_MS;
+use tokend::token::rotating::ROTATION_RETRY_DEFAULT;
 use tokend::token::*;
 
 use crate::harness::PARTITIONS;
@@ -141,7 +142,7 @@ impl Model {
         if asked.number > record.number {
             return ExchangeOutcome::Absent;
         }
-        let in_grace = now - record.since <= GRACE_MS;
+        let age = now - record.since;
         let behind = record.number - asked.number;
         if behind == 0 {
             let mut merged = record.metadata.clone();
@@ -155,8 +156,8 @@ impl Model {
             if flow == Flow::OneTime {
                 record.deadline = now + lifetime;
             }
-        } else if behind > 1 || !in_grace {
-            if flow == Flow::OneTime || (in_grace && behind <= FORGIVEN) {
+        } else if behind > 1 || u128::from(age) > ROTATION_RETRY_DEFAULT.as_millis() {
+            if flow == Flow::OneTime || (age <= GRACE_MS && behind <= FORGIVEN) {
                 return ExchangeOutcome::Spent;
             }
             self.alive.remove(&asked.id);

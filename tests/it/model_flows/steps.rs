@@ -24,8 +24,9 @@ const LARGE_BYTES: usize = 40_000;
 #[derive(Debug, Clone, Copy)]
 pub enum Until {
     Ms(u64),
-    /// So many ticks behind (or before) the end of the grace of a family, or its deadline.
+    /// So many ticks after (or before) the end of a family's grace, of its time for retries, or its deadline.
     Grace(u8, i8),
+    Retry(u8, i8),
     Deadline(u8, i8),
 }
 
@@ -75,6 +76,7 @@ fn times() -> impl Strategy<Value = Until> {
         2 => (100..5_000_u64).prop_map(Until::Ms),
         1 => (10_000..200_000_u64).prop_map(Until::Ms),
         3 => (any::<u8>(), -1..=1_i8).prop_map(|(pick, ticks)| Until::Grace(pick, ticks)),
+        3 => (any::<u8>(), -1..=1_i8).prop_map(|(pick, ticks)| Until::Retry(pick, ticks)),
         2 => (any::<u8>(), -1..=1_i8).prop_map(|(pick, ticks)| Until::Deadline(pick, ticks)),
     ]
 }

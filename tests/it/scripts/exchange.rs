@@ -1,6 +1,6 @@
 use serde_json::json;
 use tokend::store::{ExchangeRequest, GRACE_MS};
-use tokend::token::rotating::Rotating;
+use tokend::token::rotating::{ROTATION_RETRY_DEFAULT, Rotating};
 use tokend::token::*;
 
 use crate::harness::*;
@@ -47,6 +47,7 @@ impl Fixture {
                 ..family.clone()
             },
             metadata: metadata(&meta),
+            retry: ROTATION_RETRY_DEFAULT,
             renew,
             revoke_on_reuse,
         };
@@ -69,6 +70,11 @@ impl Fixture {
     pub async fn let_grace_pass(&self, flow: Flow) {
         let grace = std::time::Duration::from_millis(GRACE_MS + 200);
         self.pass(&PoolName::of_flow(flow), grace).await;
+    }
+
+    pub async fn let_retry_pass(&self, flow: Flow) {
+        let retry = ROTATION_RETRY_DEFAULT + std::time::Duration::from_millis(200);
+        self.pass(&PoolName::of_flow(flow), retry).await;
     }
 }
 
@@ -124,6 +130,7 @@ async fn values_are_kept_byte_for_byte() {
     let request = ExchangeRequest {
         token,
         metadata: Metadata::default(),
+        retry: ROTATION_RETRY_DEFAULT,
         renew: true,
         revoke_on_reuse: false,
     };
@@ -134,13 +141,17 @@ async fn values_are_kept_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_retry_within_the_grace_gets_the_same_successor_and_its_metadata_is_ignored() {
+async fn a_retry_in_time_gets_the_same_successor_and_its_metadata_is_ignored() {
     let f = Fixture::new().await;
     let family = f.family(Flow::OneTime, json!({"a": 1})).await;
     let first = f.exchange(&family, 1, json!({"a": 2})).await;
     let retry = f.exchange(&family, 1, json!({"a": 3})).await;
     assert_eq!(given(&retry), given(&first));
+    // The answer was lost and Redis was away for longer than the grace: the successor was never exchanged.
     f.let_grace_pass(Flow::OneTime).await;
+    let late = f.exchange(&family, 1, json!({"a": 4})).await;
+    assert_eq!(given(&late), given(&first));
+    f.let_retry_pass(Flow::OneTime).await;
     assert_eq!(
         f.exchange(&family, 1, json!({})).await,
         ExchangeOutcome::Spent
@@ -182,15 +193,29 @@ async fn a_lifetime_restarts_where_it_is_to_and_a_session_keeps_its_end() {
 }
 
 #[tokio::test]
-async fn a_spent_number_that_comes_back_revokes_a_session() {
+async fn a_used_number_that_comes_back_after_the_time_for_retries_revokes_a_session() {
     let f = Fixture::new().await;
     let session = f.family(Flow::Session, json!({})).await;
     given(&f.refresh(&session, 1).await);
     f.let_grace_pass(Flow::Session).await;
+    assert_eq!(given(&f.refresh(&session, 1).await).0, 2);
+    f.let_retry_pass(Flow::Session).await;
     assert_eq!(f.refresh(&session, 1).await, ExchangeOutcome::Reused);
     assert_eq!(f.alive(Flow::Session, &session).await, None);
     assert_eq!(f.refresh(&session, 2).await, ExchangeOutcome::Absent);
     f.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_number_whose_successor_was_exchanged_revokes_a_session_although_there_is_time_for_retries()
+ {
+    let f = Fixture::new().await;
+    let session = f.family(Flow::Session, json!({})).await;
+    given(&f.refresh(&session, 1).await);
+    given(&f.refresh(&session, 2).await);
+    f.let_grace_pass(Flow::Session).await;
+    assert_eq!(f.refresh(&session, 1).await, ExchangeOutcome::Reused);
+    assert_eq!(f.alive(Flow::Session, &session).await, None);
 }
 
 #[tokio::test]
