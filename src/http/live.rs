@@ -8,7 +8,6 @@ use std::future::{Ready, ready};
 
 use actix_web::dev::Payload;
 use actix_web::{Error, FromRequest, HttpRequest, web};
-use serde::Serialize;
 
 use crate::auth::jwt::Claims;
 use crate::auth::session::{Login, SessionId};
@@ -16,18 +15,7 @@ use crate::flows::{Flows, Sessions};
 use crate::store::Store;
 use crate::token::bearer::BEARER_BYTES_MAX;
 use crate::token::rotating::Rotating;
-use crate::token::{BearerView, Flow, Holder, StoreError};
-
-/// The kinds of bearer tokens that this service issues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    Temporary,
-    OneTime,
-    Unified,
-    Access,
-    Refresh,
-}
+use crate::token::{BearerView, Flow, Holder, Kind, StoreError};
 
 /// A token that is good.
 pub struct Live {
@@ -49,6 +37,17 @@ enum Said {
 }
 
 /// The store and the keys that tokens are checked with.
+impl Said {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Opaque(kind, _) => *kind,
+            Self::OneTime(_) => Kind::OneTime,
+            Self::Refresh(_) => Kind::Refresh,
+            Self::Access(_) => Kind::Access,
+        }
+    }
+}
+
 pub struct Tokens {
     store: web::Data<Store>,
     flows: web::Data<Flows>,
@@ -66,24 +65,39 @@ impl FromRequest for Tokens {
 }
 
 impl Tokens {
-    /// The token, if it is good.
+    /// The token, if it is good, and of a kind that `INTROSPECT_KINDS` or the caller's hint names. Resource servers
+    /// look at `active` alone: a token of another kind must not pass for an access token.
     ///
     /// # Errors
     /// The store's.
-    pub async fn find(&self, token: &str) -> Result<Option<Live>, StoreError> {
-        match self.said(token) {
-            None => Ok(None),
-            Some(Said::Opaque(kind, flow)) => {
+    pub async fn introspect(
+        &self,
+        token: &str,
+        hint: Option<Kind>,
+    ) -> Result<Option<Live>, StoreError> {
+        let Some(said) = self.said(token) else {
+            return Ok(None);
+        };
+        let kind = said.kind();
+        if hint != Some(kind) && !self.flows.settings.introspect_kinds.contains(&kind) {
+            return Ok(None);
+        }
+        self.find(said, token).await
+    }
+
+    async fn find(&self, said: Said, token: &str) -> Result<Option<Live>, StoreError> {
+        match said {
+            Said::Opaque(kind, flow) => {
                 let view = self.store.inspect_opaque(flow, token).await?;
                 Ok(view.map(|view| Live::of(kind, view)))
             }
-            Some(Said::OneTime(said)) => {
+            Said::OneTime(said) => {
                 let at = (said.partition, &said.family);
                 let view = self.store.inspect_family(Flow::OneTime, at.0, at.1).await?;
                 let current = view.filter(|view| view.number == said.number);
                 Ok(current.map(|view| Live::of(Kind::OneTime, view)))
             }
-            Some(Said::Refresh(said)) => {
+            Said::Refresh(said) => {
                 let session = find_session(&self.store, &SessionId::from(&said)).await?;
                 let current = session.filter(|(view, _)| view.number == said.number);
                 Ok(current.map(|(view, login)| Live {
@@ -91,7 +105,7 @@ impl Tokens {
                     ..Live::of(Kind::Refresh, view)
                 }))
             }
-            Some(Said::Access(claims)) => self.find_said(claims).await,
+            Said::Access(claims) => self.find_said(claims).await,
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod bearer;
 mod flow;
+mod kind;
 mod metadata;
 mod outcome;
 mod policy;
@@ -12,6 +13,7 @@ pub mod rotating;
 
 pub use flow::{Flow, FlowLimits, FlowsLimits};
 pub use metadata::{METADATA_BYTES_MAX, Metadata};
+pub use kind::Kind;
 pub use outcome::{
     AssignOutcome, BearerView, CreateOutcome, Created, DeleteOutcome, ExchangeOutcome, Exchanged,
     GenerateOutcome, Grant, InspectOutcome, KeepAliveOutcome, Page, PoolCounts, PoolView,
