@@ -9,12 +9,13 @@ use std::future::{Ready, ready};
 use actix_web::dev::Payload;
 use actix_web::{Error, FromRequest, HttpRequest, web};
 
+use super::foreign::Revocations;
 use crate::auth::jwt::Claims;
 use crate::auth::session::{Login, SessionId};
 use crate::flows::{Flows, Sessions};
 use crate::store::Store;
 use crate::token::bearer::BEARER_BYTES_MAX;
-use crate::token::rotating::Rotating;
+use crate::token::rotating::{Keys, Rotating, named_key};
 use crate::token::{BearerView, Flow, Holder, Kind, StoreError};
 
 /// A token that is good.
@@ -36,7 +37,6 @@ enum Said {
     Access(Claims),
 }
 
-/// The store and the keys that tokens are checked with.
 impl Said {
     fn kind(&self) -> Kind {
         match self {
@@ -48,6 +48,7 @@ impl Said {
     }
 }
 
+/// The store and the keys that tokens are checked with.
 pub struct Tokens {
     store: web::Data<Store>,
     flows: web::Data<Flows>,
@@ -144,9 +145,12 @@ impl Tokens {
     ///
     /// # Errors
     /// The store's.
-    pub async fn revoke(&self, token: &str) -> Result<bool, StoreError> {
+    pub async fn revoke(&self, token: &str, done: &Revocations) -> Result<bool, StoreError> {
         match self.said(token) {
-            None => Ok(false),
+            None => {
+                self.note_foreign(token, done);
+                Ok(false)
+            }
             Some(Said::Opaque(_, flow)) => self.store.delete_opaque(flow, token).await,
             Some(Said::OneTime(said)) => {
                 let (partition, family) = (said.partition, &said.family);
@@ -162,10 +166,37 @@ impl Tokens {
     ///
     /// # Errors
     /// The store's.
-    pub async fn revoke_session(&self, token: &str) -> Result<bool, StoreError> {
+    pub async fn revoke_session(
+        &self,
+        token: &str,
+        done: &Revocations,
+    ) -> Result<bool, StoreError> {
         match self.said(token) {
             Some(said @ (Said::Refresh(_) | Said::Access(_))) => self.revoke_said(said).await,
-            _ => Ok(false),
+            None => {
+                self.note_foreign(token, done);
+                Ok(false)
+            }
+            Some(Said::Opaque(..) | Said::OneTime(_)) => Ok(false),
+        }
+    }
+
+    /// Tells of a token that has the form of ours and that no key here has signed, or of an access token for others.
+    fn note_foreign(&self, token: &str, done: &Revocations) {
+        let sessions = self.flows.sessions.as_ref().ok();
+        let why = match token.bytes().filter(|b| *b == b'.').count() {
+            4 => {
+                let keys = [
+                    self.flows.one_time.as_ref().ok(),
+                    sessions.map(|it| &it.refresh),
+                ];
+                unknown_key(token, keys.into_iter().flatten())
+            }
+            2 => sessions.and_then(|it| it.jwt.why_foreign(token)),
+            _ => None,
+        };
+        if let Some(why) = why {
+            done.did_nothing(&why);
         }
     }
 
@@ -207,6 +238,14 @@ impl Tokens {
             _ => Some(Said::Opaque(Kind::Unified, Flow::Unified)),
         }
     }
+}
+
+/// Why none of these keys verifies what has the form of a rotating token, in words for the log.
+#[must_use]
+pub fn unknown_key<'a>(token: &str, mut keys: impl Iterator<Item = &'a Keys>) -> Option<String> {
+    let id = named_key(token)?;
+    let known = keys.any(|keys| keys.has(id));
+    (!known).then(|| format!("it is signed with key {id}, which is unknown here"))
 }
 
 impl Live {

@@ -5,12 +5,13 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
 use super::answer::NO_STORE;
+use super::foreign::Revocations;
 use super::form::TokenForm;
 use super::live::{Live, Tokens};
 use super::problem::Problem;
 use crate::flows::Flows;
-
 use crate::token::Kind;
+
 type Answer = Result<HttpResponse, Problem>;
 
 /// The keys and the metadata are public and change with a rollout alone. Long enough that a resource server asks
@@ -122,7 +123,7 @@ pub async fn introspect_token(form: TokenForm, tokens: Tokens) -> Answer {
 ///
 /// # Errors
 /// `invalid-request`, `unsupported-media-type`, and the store's.
-pub async fn revoke_token(form: TokenForm, tokens: Tokens) -> Answer {
-    tokens.revoke(&form.token).await?;
+pub async fn revoke_token(form: TokenForm, tokens: Tokens, done: Revocations) -> Answer {
+    tokens.revoke(&form.token, &done).await?;
     Ok(HttpResponse::Ok().insert_header(NO_STORE).finish())
 }

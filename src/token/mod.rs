@@ -10,16 +10,18 @@ mod metadata;
 mod outcome;
 mod policy;
 pub mod rotating;
+mod setting;
 
 pub use flow::{Flow, FlowLimits, FlowsLimits};
-pub use metadata::{METADATA_BYTES_MAX, Metadata};
 pub use kind::Kind;
+pub use metadata::{METADATA_BYTES_MAX, Metadata};
 pub use outcome::{
     AssignOutcome, BearerView, CreateOutcome, Created, DeleteOutcome, ExchangeOutcome, Exchanged,
     GenerateOutcome, Grant, InspectOutcome, KeepAliveOutcome, Page, PoolCounts, PoolView,
     PutPoolOutcome, StoreError, TokenView, UnblockOutcome,
 };
 pub use policy::{Born, OnLapse, Policy, PolicyPatch};
+pub use setting::{KeyIds, Setting, Settings};
 
 use std::fmt;
 use std::time::Duration;
