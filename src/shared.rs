@@ -127,7 +127,11 @@ fn seconds(ms: u64) -> Option<Setting> {
 fn list(items: impl IntoIterator<Item = impl ToString>) -> Option<Setting> {
     let mut items: Vec<_> = items.into_iter().map(|it| it.to_string()).collect();
     items.sort();
-    value(&items.join(","))
+    value(&if items.is_empty() {
+        "none".to_owned()
+    } else {
+        items.join(",")
+    })
 }
 
 /// A flow that is off has no keys, which agrees with none that is on.

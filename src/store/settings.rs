@@ -110,15 +110,25 @@ impl fmt::Display for Difference<'_> {
             let value = value.to_string();
             let value = value.chars().filter(|c| !c.is_control());
             write!(f, "{}", value.take(VALUE_CHARS_MAX).collect::<String>())?;
-            let shown = names.iter().take(NAMES_MAX);
-            write!(f, " ({}", shown.copied().collect::<Vec<_>>().join(", "))?;
-            match names.len().saturating_sub(NAMES_MAX) {
-                0 => f.write_str(")")?,
-                more => write!(f, " and {more} more)")?,
-            }
+            write!(f, " ({})", shown(names))?;
         }
         Ok(())
     }
+}
+
+fn shown(names: &[&str]) -> String {
+    let (first, more) = names.split_at(names.len().min(NAMES_MAX));
+    let shown = first.join(", ");
+    match more.len() {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// The names of those that say anything.
+pub(super) fn names(all: &[&Shared]) -> String {
+    let speaking = all.iter().filter(|it| !it.settings.is_empty());
+    shown(&speaking.map(|it| it.name.as_str()).collect::<Vec<_>>())
 }
 
 /// Whether some disagree with this one on that variable, and what it is at all.

@@ -11,7 +11,7 @@ use crate::store::Inner;
 use crate::store::duty::ALIVE_MS;
 use crate::store::keys::slot_of;
 use crate::store::redis::{Node, in_words};
-use crate::store::settings::{Difference, Shared, differences_of_any};
+use crate::store::settings::{Difference, Shared, differences_of_any, names};
 
 const CHECK: &str = "settings";
 
@@ -57,12 +57,12 @@ fn judge(here: &Shared, said: &[Option<Shared>]) -> Vec<Finding> {
         let found = "no replica of this data set is running";
         findings.push(Finding::new(CHECK, Grade::Info, found));
     } else if findings.is_empty() && !known.is_empty() {
-        let found = format!("{} replicas agree with this environment", known.len());
+        let found = format!("the same: {}", names(&all));
         findings.push(Finding::new(CHECK, Grade::Ok, found));
     }
     let silent = said.len() - known.len();
     if silent > 0 {
-        let found = format!("{silent} replicas do not say what they have: older versions");
+        let found = format!("not known of {silent}: replicas of older versions");
         findings.push(Finding::new(CHECK, Grade::Info, found));
     }
     findings
@@ -92,12 +92,13 @@ mod tests {
     }
 
     #[test]
-    fn each_difference_is_a_finding_whoever_disagrees() {
+    fn each_difference_of_any_two_is_a_finding() {
         let here = shared("here", "x");
         let differs = |told: &str| (Grade::Warn, format!("PUBLIC_URL differs: {told}"));
         let (a, b) = (Some(shared("a", "x")), Some(shared("b", "y")));
         assert_eq!(told(&here, &[]).len(), 1);
-        assert_eq!(told(&here, std::slice::from_ref(&a))[0].0, Grade::Ok);
+        let same = (Grade::Ok, "the same: here, a".to_owned());
+        assert_eq!(told(&here, std::slice::from_ref(&a)), [same]);
         let both = [a, b.clone()];
         assert_eq!(told(&here, &both), [differs("x (here, a); y (b)")]);
         // Of this environment nothing is known.

@@ -143,6 +143,24 @@ async fn a_resource_server_that_looks_at_active_alone_takes_access_and_unified_t
 }
 
 #[tokio::test]
+async fn a_route_for_one_kind_takes_no_other() {
+    let server = Server::with_ann().await;
+    for (token, expected) in one_of_each(&server).await {
+        let is = |kind: &str| expected["kind"] == kind;
+        assert_eq!(server.is_valid(&token).await, is("access"), "{expected}");
+        let told = server.post("/app/valid", json!({"token": token})).await;
+        assert_eq!(told.json(200)["status"], is("temporary"), "{expected}");
+        let told = server
+            .put("/token", json!({"token": token}))
+            .await
+            .json(200);
+        assert_eq!(told.get("Ok").is_some(), is("one_time"), "{expected}");
+        let told = server.try_refresh(&token).await;
+        assert_eq!(told.status == 200, is("refresh"), "{expected}");
+    }
+}
+
+#[tokio::test]
 async fn the_setting_says_which_kinds_are_active_without_a_hint() {
     let server = Server::with_ann().await;
     let tokens = one_of_each(&server).await;
