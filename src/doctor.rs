@@ -1,5 +1,5 @@
-//! `tokend doctor`: whether the Redis that `tokend serve` would use can keep what tokend promises. It goes to Redis
-//! itself, and changes nothing there.
+//! `tokend doctor`: whether the Redis that `tokend serve` would use can keep what tokend promises, and whether the replicas
+//! on it have the same settings. It goes to Redis itself, and changes nothing there.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,10 @@ use serde_json::json;
 
 use crate::cli::error::{EXIT_REFUSED, Failure};
 use crate::cli::output::{one_line, print};
-use crate::store::{Diagnosis, Finding, Grade, Store};
+use crate::config::Config;
+use crate::flows::Flows;
+use crate::shared::shared;
+use crate::store::{Diagnosis, Finding, Grade, Shared, Store};
 use crate::users;
 
 /// Looks, prints what it found, and says by its exit code whether anything failed.
@@ -25,7 +28,8 @@ pub fn run(json: bool) -> ExitCode {
 
 async fn look(json: bool) -> Result<ExitCode, Failure> {
     let config = users::load_config()?;
-    let diagnoses = Store::diagnose(users::store_config(&config)?).await;
+    let store = users::store_config(&config)?;
+    let diagnoses = Store::diagnose(store, of_environment(&config)?).await;
     let diagnoses = diagnoses.map_err(|why| users::unavailable(&why))?;
     let (redis, keys) = (config.redis(), config.key_prefix.as_str());
     print(&if json {
@@ -38,6 +42,21 @@ async fn look(json: bool) -> Result<ExitCode, Failure> {
         ExitCode::from(EXIT_REFUSED)
     } else {
         ExitCode::SUCCESS
+    })
+}
+
+/// The settings that a replica with this environment would have.
+fn of_environment(config: &Config) -> Result<Shared, Failure> {
+    // Of the embedded Redis there is one replica, which may have made its secrets itself.
+    if config.redis_url.is_none() {
+        return Ok(Shared::default());
+    }
+    let flows = Flows::new(config.flows.clone(), String::new(), None).map_err(Failure::usage)?;
+    let here = shared("this environment".to_owned(), config, &flows);
+    // By default it depends on where a replica listens, which may be a flag.
+    Ok(match config.flows.public_url {
+        Some(_) => here,
+        None => here.without("PUBLIC_URL"),
     })
 }
 

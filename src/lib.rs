@@ -3,7 +3,8 @@
 //!
 //! Reading order: [`token`] is the domain, without I/O; [`store`] binds one Lua script per verb, and all
 //! state lies behind it in Redis; [`http`] and [`server`] are the contract; [`serve`] makes a process of
-//! them, out of [`config`], the keys in [`flows`] and perhaps an [`embedded`] Redis; [`auth`] is passwords and
+//! them, out of [`config`], the keys in [`flows`], what all replicas must have alike in [`shared`], and perhaps an
+//! [`embedded`] Redis; [`auth`] is passwords and
 //! access tokens; [`traces`] tells a collector; [`cli`] is the client for people and scripts, [`users`] keeps who may
 //! log in, [`doctor`] looks at the Redis, and [`healthcheck`] asks whether the service on this machine is well.
 //! `ARCHITECTURE.md` traces an assign, a lapse, an exchange and a Redis outage through them.
@@ -23,6 +24,7 @@ pub mod metrics;
 pub mod secrets;
 pub mod serve;
 pub mod server;
+pub mod shared;
 pub mod store;
 pub mod telemetry;
 pub mod token;

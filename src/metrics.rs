@@ -63,6 +63,8 @@ pub struct Metrics {
     pub store_errors: IntCounterVec,
     pub redis_primaries: IntGaugeVec,
     pub replicas: IntGauge,
+    pub settings_differ: IntGaugeVec,
+    pub foreign_tokens: IntCounterVec,
     pub ready: IntGauge,
     pub spans_dropped: IntCounterVec,
 }
@@ -220,6 +222,18 @@ impl Metrics {
                 r,
                 "tokend_replicas",
                 "Replicas on this Redis that this one knows to be alive, itself included; 0 while it has not heard for 600 ms.",
+            ),
+            settings_differ: gauge(
+                r,
+                "tokend_settings_differ",
+                "Living replicas whose setting differs from this one's, by its variable, of settings that must be the same on all.",
+                &["variable"],
+            ),
+            foreign_tokens: counter(
+                r,
+                "tokend_foreign_tokens_total",
+                "Revocations that did nothing, by route: no key of this replica has signed the token, or it names another issuer or audience.",
+                &["route"],
             ),
             ready: plain_gauge(
                 r,

@@ -22,6 +22,7 @@ use crate::http::system::ShuttingDown;
 use crate::listener::{self, Door};
 use crate::metrics::Metrics;
 use crate::server;
+use crate::shared::{replica_name, shared};
 use crate::store::Store;
 use crate::traces::Traces;
 use crate::version::version;
@@ -192,9 +193,10 @@ impl Service {
         let public_url = format!("http://{}:{}", public_host(&config.host), address.port());
         let flows = Flows::new(config.flows.clone(), public_url, data_dir);
         let flows = flows.map_err(Failure::configuration)?;
+        let shared = shared(replica_name(address.port()), config, &flows);
         // After the keys: what is wrong with those, waiting for Redis does not mend.
-        let store =
-            Store::start_traced(config.store(url), Arc::clone(&metrics), traces.clone()).await;
+        let (counts, spans) = (Arc::clone(&metrics), traces.clone());
+        let store = Store::start_shared(config.store(url), counts, spans, shared).await;
         let store = store.map_err(|error| error.to_string())?;
         let app = server::App {
             store: store.clone(),

@@ -15,6 +15,7 @@ use crate::http::closing::close_when_shutting_down;
 use crate::http::cors::cors;
 use crate::http::docs::{self, Docs};
 use crate::http::dump::{self, Dumping};
+use crate::http::foreign::{Foreign, count_foreign_from_zero};
 use crate::http::observe::{catch_panics, count_problems_from_zero, observe};
 use crate::http::problem::{Problem, Slug, list_problems, show_problem};
 use crate::http::system::{ShuttingDown, show_livez, show_metrics, show_readyz};
@@ -156,6 +157,8 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
     let flows = web::Data::from(app.flows);
     let metrics = web::Data::from(app.metrics);
     count_problems_from_zero(&metrics);
+    count_foreign_from_zero(&metrics);
+    let foreign = web::Data::new(Foreign::default());
     let traces = web::Data::new(app.traces);
     let connections = app.shutting_down.clone();
     let shutting_down = web::Data::new(app.shutting_down);
@@ -165,6 +168,7 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
             .app_data(docs.clone())
             .app_data(flows.clone())
             .app_data(metrics.clone())
+            .app_data(foreign.clone())
             .app_data(traces.clone())
             .app_data(shutting_down.clone())
             .app_data(dumping.clone())

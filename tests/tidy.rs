@@ -13,6 +13,8 @@ mod leftovers;
 mod metrics;
 #[path = "tidy/scripts.rs"]
 mod scripts;
+#[path = "tidy/settings.rs"]
+mod settings;
 #[path = "tidy/sizes.rs"]
 mod sizes;
 #[path = "tidy/version.rs"]

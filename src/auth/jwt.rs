@@ -21,9 +21,12 @@ use serde_json::{Value, json};
 use self::keys::Key;
 pub use self::keys::new_private_key;
 use crate::config::Secrets;
+use crate::token::KeyIds;
 
 /// Longest token: ours have some 500 bytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Most characters of a key's id that a line shows: a thumbprint has 43.
+const KEY_ID_CHARS_MAX: usize = 64;
 /// Which kind of JWT these are (RFC 9068, section 2.1): no other that one of our keys may have signed.
 const TYP: &str = "at+jwt";
 /// How far `iat` may lie ahead: after a failover Redis's clock may be another one.
@@ -76,6 +79,24 @@ pub struct JwtKeys {
     issuer: String,
     audience: String,
     lifetime_s: u64,
+}
+
+/// The id of the key that has signed a text, if that has the form of an access token of ours.
+fn key_named_by(token: &str) -> Option<String> {
+    if token.len() > TOKEN_BYTES_MAX || token.split('.').count() != 3 {
+        return None;
+    }
+    let header = jsonwebtoken::decode_header(token).ok()?;
+    // What is critical must be understood (RFC 7515, section 4.1.11), and we understand nothing.
+    if header.typ.as_deref() != Some(TYP) || header.crit.is_some() {
+        return None;
+    }
+    header.kid
+}
+
+fn claims(token: &str, key: &Key, validation: &Validation) -> Option<Claims> {
+    let decoded = jsonwebtoken::decode::<Claims>(token, &key.verifies, validation);
+    decoded.ok().map(|decoded| decoded.claims)
 }
 
 impl fmt::Debug for JwtKeys {
@@ -163,23 +184,67 @@ impl JwtKeys {
     /// lives is for the caller to ask.
     #[must_use]
     pub fn verify(&self, token: &str) -> Option<Claims> {
-        if token.len() > TOKEN_BYTES_MAX || token.split('.').count() != 3 {
-            return None;
-        }
-        let header = jsonwebtoken::decode_header(token).ok()?;
-        // What is critical must be understood (RFC 7515, section 4.1.11), and we understand nothing.
-        if header.typ.as_deref() != Some(TYP) || header.crit.is_some() {
-            return None;
-        }
-        let id = header.kid?;
+        let (key, mut validation) = self.key(&key_named_by(token)?)?;
+        validation.set_issuer(&[&self.issuer]);
+        validation.set_audience(&[&self.audience]);
+        claims(token, key, &validation)
+    }
+
+    /// Why a text that has the form of an access token is none of ours, in words for the log.
+    #[must_use]
+    pub fn why_foreign(&self, token: &str) -> Option<String> {
+        let id = key_named_by(token)?;
+        let Some((key, mut validation)) = self.key(&id) else {
+            // What a stranger writes there must not become a long line.
+            let shown: String = id.escape_debug().take(KEY_ID_CHARS_MAX).collect();
+            return Some(format!(
+                "it is signed with key {shown}, which is unknown here"
+            ));
+        };
+        validation.validate_aud = false;
+        let claims = claims(token, key, &validation)?;
+        let wrong = [
+            ("issuer", "PUBLIC_URL", claims.iss != self.issuer),
+            ("audience", "JWT_AUDIENCE", claims.aud != self.audience),
+        ];
+        let (what, variable, _) = wrong.into_iter().find(|(_, _, wrong)| *wrong)?;
+        Some(format!("its {what} is not the {variable} of this replica"))
+    }
+
+    /// A key of ours, and what each token that it has signed must hold.
+    fn key(&self, id: &str) -> Option<(&Key, Validation)> {
         let key = self.keys.iter().find(|key| key.id == id)?;
         let mut validation = Validation::new(key.algorithm);
         validation.validate_exp = false;
         validation.set_required_spec_claims(&["iss", "sub", "aud", "exp"]);
-        validation.set_issuer(&[&self.issuer]);
-        validation.set_audience(&[&self.audience]);
-        let decoded = jsonwebtoken::decode::<Claims>(token, &key.verifies, &validation);
-        decoded.ok().map(|decoded| decoded.claims)
+        Some((key, validation))
+    }
+
+    /// The ids of the private keys of files. The first signs.
+    #[must_use]
+    pub fn ids_of_files(&self) -> KeyIds {
+        self.ids(true)
+    }
+
+    /// The ids of the secrets. The first signs where there is no private key.
+    #[must_use]
+    pub fn ids_of_secrets(&self) -> KeyIds {
+        self.ids(false)
+    }
+
+    fn ids(&self, have_public: bool) -> KeyIds {
+        let of_kind = |key: &&Key| key.public.is_some() == have_public;
+        let ids = |keys: &[Key]| {
+            keys.iter()
+                .filter(of_kind)
+                .map(|key| key.id.clone())
+                .collect()
+        };
+        let first: Vec<_> = ids(&self.keys[..1]);
+        KeyIds {
+            signs: first.into_iter().next(),
+            verifies: ids(&self.keys),
+        }
     }
 
     /// The public keys as a JWK Set (RFC 7517). Secrets are none of them.

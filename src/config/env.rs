@@ -77,6 +77,8 @@ pub(super) struct Env {
     pub public_url: Option<String>,
     /// `JWT_AUDIENCE`: whom access tokens are for.
     pub jwt_audience: Option<String>,
+    /// `INTROSPECT_KINDS`: kinds of tokens that introspection calls active without a hint.
+    pub introspect_kinds: Option<String>,
     /// `TRUSTED_PROXIES`: networks whose X-Forwarded-For is believed.
     pub trusted_proxies: Option<String>,
     /// `APP_TITLE`: heads the documentation pages.

@@ -1,5 +1,6 @@
 //! What the environment says of the bearer flows: lifetimes, caps, secrets, and how they face the web.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use ipnet::IpNet;
 use super::env::Env;
 use super::{Reader, directory, whole};
 use crate::token::rotating::{ROTATION_RETRY_DEFAULT, SECRET_BYTES_MIN};
-use crate::token::{FlowLimits, FlowsLimits, Policy};
+use crate::token::{FlowLimits, FlowsLimits, Kind, Policy};
 
 const MINUTE_MS: u64 = 60_000;
 /// `ONE_TIME_LIFETIME`: half an hour to four days.
@@ -75,6 +76,8 @@ pub struct FlowSettings {
     pub access_token_lifetime: Duration,
     /// `ROTATION_RETRY`.
     pub rotation_retry: Duration,
+    /// `INTROSPECT_KINDS`.
+    pub introspect_kinds: BTreeSet<Kind>,
     /// `TRUSTED_PROXIES`.
     pub trusted_proxies: Vec<IpNet>,
     /// `APP_TITLE`.
@@ -125,6 +128,12 @@ impl FlowSettings {
                 env.rotation_retry.clone(),
                 ROTATION_RETRY_DEFAULT,
                 |text| whole(text, *ROTATION_RETRY_S.start(), *ROTATION_RETRY_S.end()).map(Duration::from_secs),
+            ),
+            introspect_kinds: read.take(
+                "INTROSPECT_KINDS",
+                env.introspect_kinds.clone(),
+                BTreeSet::from([Kind::Access, Kind::Unified]),
+                |text| Kind::parse_list(text).map_err(|invalid| invalid.0),
             ),
             trusted_proxies: read.take(
                 "TRUSTED_PROXIES",

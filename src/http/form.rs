@@ -9,13 +9,18 @@ use futures_util::future::LocalBoxFuture;
 use super::fields::Fields;
 use super::input::read_body;
 use super::problem::{Problem, Slug};
-use crate::token::Invalid;
+use crate::token::{Invalid, Kind};
 
 /// The one media type that forms have.
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// The parameter `token` of a form. Debug is not derived: nobody shall print it.
-pub struct TokenForm(pub String);
+/// The parameters of a form. Debug is not derived: nobody shall print it.
+pub struct TokenForm {
+    /// `token`.
+    pub token: String,
+    /// `token_type_hint`, where it names a kind of ours.
+    pub hint: Option<Kind>,
+}
 
 impl FromRequest for TokenForm {
     type Error = Problem;
@@ -39,13 +44,13 @@ impl FromRequest for TokenForm {
                 let told = "parameters belong into the body";
                 return Err(refused(Problem::field("query", told), told));
             }
-            token(&body).map(Self)
+            parse(&body)
         }
         .boxed_local()
     }
 }
 
-fn token(body: &[u8]) -> Result<String, Problem> {
+fn parse(body: &[u8]) -> Result<TokenForm, Problem> {
     let told = "the parameter token must be given, and each parameter at most once";
     let mistake = |problem| refused(problem, told);
     let text = std::str::from_utf8(body).unwrap_or("%");
@@ -56,8 +61,13 @@ fn token(body: &[u8]) -> Result<String, Problem> {
         _ => Err(Invalid("is missing".to_owned())),
     };
     let token = fields.required("token", read);
+    let hint = fields.optional("token_type_hint", |value| {
+        Ok(value.as_str().and_then(Kind::of_hint))
+    });
+    let hint = hint.flatten();
     fields.ignore_unread();
-    fields.finish(token).map_err(mistake)
+    let form = token.map(|token| TokenForm { token, hint });
+    fields.finish(form).map_err(mistake)
 }
 
 /// Adds the members of OAuth's own errors (RFC 6749, section 5.2). `description` must be a fixed text: a quote
@@ -76,18 +86,18 @@ pub(crate) mod fuzzing {
     /// # Panics
     /// When that does not hold.
     pub fn form(data: &[u8]) {
-        if let Ok(token) = super::token(data) {
-            assert!(!token.is_empty());
+        if let Ok(form) = super::parse(data) {
+            assert!(!form.token.is_empty());
         }
         let given = String::from_utf8_lossy(data);
         let escaped: String = given.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        let one = super::token(format!("a=b&token={escaped}").as_bytes());
+        let one = super::parse(format!("a=b&token={escaped}").as_bytes());
         assert_eq!(
-            one.ok().as_deref(),
+            one.ok().map(|form| form.token).as_deref(),
             Some(&*given).filter(|it| !it.is_empty())
         );
         let twice = format!("token={escaped}&x=1&token={escaped}");
-        assert!(super::token(twice.as_bytes()).is_err());
+        assert!(super::parse(twice.as_bytes()).is_err());
     }
 }
 
@@ -102,7 +112,8 @@ mod tests {
             ("token=a%3Ab%2Bc&token_type_hint=access_token", "a:b+c"),
             ("client_id=x&token=a+b", "a b"),
         ] {
-            assert_eq!(token(body.as_bytes()).expect(body), expected);
+            let form = parse(body.as_bytes());
+            assert_eq!(form.ok().map(|it| it.token).as_deref(), Some(expected));
         }
         for bad in [
             "",
@@ -115,9 +126,22 @@ mod tests {
             "token=%ff",
             "{\"token\":\"a\"}",
         ] {
-            let problem = token(bad.as_bytes()).expect_err(bad);
+            let problem = parse(bad.as_bytes()).err().expect(bad);
             assert_eq!(problem.slug(), Slug::InvalidRequest, "{bad}");
         }
-        assert!(token(b"token=\xff").is_err());
+        assert!(parse(b"token=\xff").is_err());
+    }
+
+    #[test]
+    fn a_hint_may_name_a_kind() {
+        for (body, expected) in [
+            ("token=a", None),
+            ("token=a&token_type_hint=", None),
+            ("token=a&token_type_hint=another", None),
+            ("token=a&token_type_hint=refresh_token", Some(Kind::Refresh)),
+        ] {
+            let form = parse(body.as_bytes()).ok();
+            assert_eq!(form.map(|form| form.hint), Some(expected), "{body}");
+        }
     }
 }

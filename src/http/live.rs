@@ -8,26 +8,15 @@ use std::future::{Ready, ready};
 
 use actix_web::dev::Payload;
 use actix_web::{Error, FromRequest, HttpRequest, web};
-use serde::Serialize;
 
+use super::foreign::Revocations;
 use crate::auth::jwt::Claims;
 use crate::auth::session::{Login, SessionId};
 use crate::flows::{Flows, Sessions};
 use crate::store::Store;
 use crate::token::bearer::BEARER_BYTES_MAX;
-use crate::token::rotating::Rotating;
-use crate::token::{BearerView, Flow, Holder, StoreError};
-
-/// The kinds of bearer tokens that this service issues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    Temporary,
-    OneTime,
-    Unified,
-    Access,
-    Refresh,
-}
+use crate::token::rotating::{Keys, Rotating, named_key};
+use crate::token::{BearerView, Flow, Holder, Kind, StoreError};
 
 /// A token that is good.
 pub struct Live {
@@ -48,6 +37,17 @@ enum Said {
     Access(Claims),
 }
 
+impl Said {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Opaque(kind, _) => *kind,
+            Self::OneTime(_) => Kind::OneTime,
+            Self::Refresh(_) => Kind::Refresh,
+            Self::Access(_) => Kind::Access,
+        }
+    }
+}
+
 /// The store and the keys that tokens are checked with.
 pub struct Tokens {
     store: web::Data<Store>,
@@ -66,24 +66,39 @@ impl FromRequest for Tokens {
 }
 
 impl Tokens {
-    /// The token, if it is good.
+    /// The token, if it is good, and of a kind that `INTROSPECT_KINDS` or the caller's hint names. Resource servers
+    /// look at `active` alone: a token of another kind must not pass for an access token.
     ///
     /// # Errors
     /// The store's.
-    pub async fn find(&self, token: &str) -> Result<Option<Live>, StoreError> {
-        match self.said(token) {
-            None => Ok(None),
-            Some(Said::Opaque(kind, flow)) => {
+    pub async fn introspect(
+        &self,
+        token: &str,
+        hint: Option<Kind>,
+    ) -> Result<Option<Live>, StoreError> {
+        let Some(said) = self.said(token) else {
+            return Ok(None);
+        };
+        let kind = said.kind();
+        if hint != Some(kind) && !self.flows.settings.introspect_kinds.contains(&kind) {
+            return Ok(None);
+        }
+        self.find(said, token).await
+    }
+
+    async fn find(&self, said: Said, token: &str) -> Result<Option<Live>, StoreError> {
+        match said {
+            Said::Opaque(kind, flow) => {
                 let view = self.store.inspect_opaque(flow, token).await?;
                 Ok(view.map(|view| Live::of(kind, view)))
             }
-            Some(Said::OneTime(said)) => {
+            Said::OneTime(said) => {
                 let at = (said.partition, &said.family);
                 let view = self.store.inspect_family(Flow::OneTime, at.0, at.1).await?;
                 let current = view.filter(|view| view.number == said.number);
                 Ok(current.map(|view| Live::of(Kind::OneTime, view)))
             }
-            Some(Said::Refresh(said)) => {
+            Said::Refresh(said) => {
                 let session = find_session(&self.store, &SessionId::from(&said)).await?;
                 let current = session.filter(|(view, _)| view.number == said.number);
                 Ok(current.map(|(view, login)| Live {
@@ -91,7 +106,7 @@ impl Tokens {
                     ..Live::of(Kind::Refresh, view)
                 }))
             }
-            Some(Said::Access(claims)) => self.find_said(claims).await,
+            Said::Access(claims) => self.find_said(claims).await,
         }
     }
 
@@ -130,9 +145,12 @@ impl Tokens {
     ///
     /// # Errors
     /// The store's.
-    pub async fn revoke(&self, token: &str) -> Result<bool, StoreError> {
+    pub async fn revoke(&self, token: &str, done: &Revocations) -> Result<bool, StoreError> {
         match self.said(token) {
-            None => Ok(false),
+            None => {
+                self.note_foreign(token, done);
+                Ok(false)
+            }
             Some(Said::Opaque(_, flow)) => self.store.delete_opaque(flow, token).await,
             Some(Said::OneTime(said)) => {
                 let (partition, family) = (said.partition, &said.family);
@@ -148,10 +166,37 @@ impl Tokens {
     ///
     /// # Errors
     /// The store's.
-    pub async fn revoke_session(&self, token: &str) -> Result<bool, StoreError> {
+    pub async fn revoke_session(
+        &self,
+        token: &str,
+        done: &Revocations,
+    ) -> Result<bool, StoreError> {
         match self.said(token) {
             Some(said @ (Said::Refresh(_) | Said::Access(_))) => self.revoke_said(said).await,
-            _ => Ok(false),
+            None => {
+                self.note_foreign(token, done);
+                Ok(false)
+            }
+            Some(Said::Opaque(..) | Said::OneTime(_)) => Ok(false),
+        }
+    }
+
+    /// Tells of a token that has the form of ours and that no key here has signed, or of an access token for others.
+    fn note_foreign(&self, token: &str, done: &Revocations) {
+        let sessions = self.flows.sessions.as_ref().ok();
+        let why = match token.bytes().filter(|b| *b == b'.').count() {
+            4 => {
+                let keys = [
+                    self.flows.one_time.as_ref().ok(),
+                    sessions.map(|it| &it.refresh),
+                ];
+                unknown_key(token, keys.into_iter().flatten())
+            }
+            2 => sessions.and_then(|it| it.jwt.why_foreign(token)),
+            _ => None,
+        };
+        if let Some(why) = why {
+            done.did_nothing(&why);
         }
     }
 
@@ -193,6 +238,14 @@ impl Tokens {
             _ => Some(Said::Opaque(Kind::Unified, Flow::Unified)),
         }
     }
+}
+
+/// Why none of these keys verifies what has the form of a rotating token, in words for the log.
+#[must_use]
+pub fn unknown_key<'a>(token: &str, mut keys: impl Iterator<Item = &'a Keys>) -> Option<String> {
+    let id = named_key(token)?;
+    let known = keys.any(|keys| keys.has(id));
+    (!known).then(|| format!("it is signed with key {id}, which is unknown here"))
 }
 
 impl Live {

@@ -11,6 +11,7 @@ pub mod cors;
 pub mod docs;
 pub mod dump;
 pub mod fields;
+pub mod foreign;
 pub mod form;
 mod index;
 pub mod input;

@@ -5,10 +5,12 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
 use super::answer::NO_STORE;
+use super::foreign::Revocations;
 use super::form::TokenForm;
-use super::live::{Kind, Live, Tokens};
+use super::live::{Live, Tokens};
 use super::problem::Problem;
 use crate::flows::Flows;
+use crate::token::Kind;
 
 type Answer = Result<HttpResponse, Problem>;
 
@@ -106,12 +108,13 @@ pub async fn show_metadata(flows: web::Data<Flows>) -> Answer {
     }))
 }
 
-/// `POST /oauth/introspect`: whether a token is good at this moment, and what is known of it (RFC 7662).
+/// `POST /oauth/introspect`: whether a token is good at this moment, and what is known of it (RFC 7662). The hint of a
+/// resource server says which kind of token it means; that kind is then introspected as well.
 ///
 /// # Errors
 /// `invalid-request`, `unsupported-media-type`, and the store's.
 pub async fn introspect_token(form: TokenForm, tokens: Tokens) -> Answer {
-    let live = tokens.find(&form.0).await?;
+    let live = tokens.introspect(&form.token, form.hint).await?;
     let told = live.as_ref().map(Introspection::of).unwrap_or_default();
     Ok(HttpResponse::Ok().insert_header(NO_STORE).json(told))
 }
@@ -120,7 +123,7 @@ pub async fn introspect_token(form: TokenForm, tokens: Tokens) -> Answer {
 ///
 /// # Errors
 /// `invalid-request`, `unsupported-media-type`, and the store's.
-pub async fn revoke_token(form: TokenForm, tokens: Tokens) -> Answer {
-    tokens.revoke(&form.0).await?;
+pub async fn revoke_token(form: TokenForm, tokens: Tokens, done: Revocations) -> Answer {
+    tokens.revoke(&form.token, &done).await?;
     Ok(HttpResponse::Ok().insert_header(NO_STORE).finish())
 }

@@ -4,6 +4,8 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
 use super::answer::NO_STORE;
+use super::foreign::Revocations;
+use super::live::unknown_key;
 use super::problem::{Problem, Slug};
 use super::raw::{RawBody, RawMembers};
 use crate::flows::Flows;
@@ -97,6 +99,7 @@ pub async fn delete_token(
     body: RawBody,
     flows: web::Data<Flows>,
     store: web::Data<Store>,
+    done: Revocations,
 ) -> Answer {
     let keys = keys(&flows)?;
     let token = body.members()?.text("token")?;
@@ -105,6 +108,8 @@ pub async fn delete_token(
         store
             .delete_family(Flow::OneTime, partition, family)
             .await?;
+    } else if let Some(why) = unknown_key(&token, [keys].into_iter()) {
+        done.did_nothing(&why);
     }
     Ok(HttpResponse::Accepted().finish())
 }

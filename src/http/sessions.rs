@@ -10,8 +10,9 @@ use serde::Serialize;
 use super::answer::NO_STORE;
 use super::client::ClientAddress;
 use super::fields::{Fields, text};
+use super::foreign::Revocations;
 use super::input::{JsonBody, NoQuery};
-use super::live::{Tokens, current_login, refresh_token};
+use super::live::{Tokens, current_login, refresh_token, unknown_key};
 use super::problem::{Problem, Slug};
 use crate::auth::jwt::Claims;
 use crate::auth::password::{Busy, Verdict};
@@ -187,12 +188,16 @@ pub async fn log_out(
     body: JsonBody,
     store: web::Data<Store>,
     flows: web::Data<Flows>,
+    done: Revocations,
 ) -> Answer {
     let sessions = sessions(&flows)?;
-    if let Some(token) = refresh_token(sessions, &refresh_field(body.0)?) {
+    let token = refresh_field(body.0)?;
+    if let Some(token) = refresh_token(sessions, &token) {
         store
             .delete_family(Flow::Session, token.partition, &token.family)
             .await?;
+    } else if let Some(why) = unknown_key(&token, [&sessions.refresh].into_iter()) {
+        done.did_nothing(&why);
     }
     Ok(HttpResponse::NoContent().insert_header(NO_STORE).finish())
 }
@@ -225,10 +230,11 @@ pub async fn revoke_token(
     body: JsonBody,
     tokens: Tokens,
     flows: web::Data<Flows>,
+    done: Revocations,
 ) -> Answer {
     sessions(&flows)?;
     let token = token_field(body.0)?;
-    let revoked = tokens.revoke_session(&token).await?;
+    let revoked = tokens.revoke_session(&token, &done).await?;
     Ok(HttpResponse::Ok()
         .insert_header(NO_STORE)
         .json(Revoked { revoked }))

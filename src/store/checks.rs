@@ -6,6 +6,7 @@
 mod facts;
 mod memory;
 mod placed;
+mod replicas;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,6 +19,7 @@ use tracing::{error, warn};
 use self::facts::{Facts, ReplicaClock};
 use self::memory::{eviction, memory};
 use self::placed::{cluster, layout, takes_writes};
+pub(super) use self::replicas::look_at_replicas;
 use super::keys::{Partition, slot_of};
 use super::redis::{Node, in_words};
 use super::{Durability, Inner, writes};

@@ -32,8 +32,8 @@ const LEAVE_MS_MAX: u64 = 500;
 struct Known {
     /// Per partition, whether it is this replica's.
     mine: Vec<bool>,
-    /// How many replicas are alive, this one included.
-    alive: usize,
+    /// The replicas that are alive, this one included.
+    alive: Vec<String>,
     /// Others count on it until then, and it on others.
     until: Instant,
 }
@@ -68,7 +68,7 @@ impl Duty {
     pub fn new(partitions: usize) -> Self {
         let known = Known {
             mine: Vec::new(),
-            alive: 0,
+            alive: Vec::new(),
             until: Instant::now(),
         };
         Self {
@@ -88,10 +88,17 @@ impl Duty {
     pub fn alive(&self) -> usize {
         let known = self.known.borrow();
         if Instant::now() < known.until {
-            known.alive
+            known.alive.len()
         } else {
             0
         }
+    }
+
+    /// The other replicas that are alive; `None` where it does not know.
+    pub fn others(&self) -> Option<Vec<String>> {
+        let known = self.known.borrow();
+        let others = known.alive.iter().filter(|it| **it != self.replica);
+        (Instant::now() < known.until).then(|| others.cloned().collect())
     }
 
     /// Waits while the partition is another one's.
@@ -128,7 +135,7 @@ impl Duty {
         let mine = |partition| owner(alive, partition) == Some(self.replica.as_str());
         self.known.send_replace(Known {
             mine: partitions.map(mine).collect(),
-            alive: alive.len(),
+            alive: alive.to_vec(),
             // Counted from before it was sent, so that it is over for us before it is for the others.
             until: sent + Duration::from_millis(ALIVE_MS),
         });
@@ -138,6 +145,7 @@ impl Duty {
 /// Beats until the store stops, or leaves.
 pub(super) async fn keep_beating(inner: &Inner) {
     let duty = &inner.duty;
+    let mut unsaid = true;
     while !inner.redis.stopping() {
         {
             let mut membership = duty.membership.lock().await;
@@ -147,8 +155,13 @@ pub(super) async fn keep_beating(inner: &Inner) {
             if inner.prepared() && duty.is_able() {
                 *membership = Membership::Said;
                 let sent = Instant::now();
-                match beat(inner, &duty.replica, false).await {
-                    Ok(alive) => duty.learn(&alive, sent),
+                let settings = if unsaid { inner.shared.text() } else { "" };
+                match beat(inner, &duty.replica, false, settings).await {
+                    Ok(heard) => {
+                        // They are gone with the data of a Redis that has lost it.
+                        unsaid = !unsaid && heard.new;
+                        duty.learn(&heard.alive, sent);
+                    }
                     Err(error) => debug!(%error, "beat failed"),
                 }
             }
@@ -165,7 +178,7 @@ pub(super) async fn leave(inner: &Inner) {
         let mut membership = inner.duty.membership.lock().await;
         let before = std::mem::replace(&mut *membership, Membership::Left);
         if before == Membership::Said && inner.prepared() {
-            let left = beat(inner, &inner.duty.replica, true).await;
+            let left = beat(inner, &inner.duty.replica, true, "").await;
             debug!(well = left.is_ok(), "left");
         }
     };

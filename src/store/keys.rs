@@ -51,6 +51,8 @@ pub(super) struct Keys {
     pub layout: String,
     /// ZSET: the replicas that are alive. Outside every partition.
     pub replicas: String,
+    /// HASH: replica → what it says of its settings. In the slot of `replicas`: one script keeps both.
+    pub settings: String,
     /// HASH: user → password hash and epoch. Outside every partition.
     pub users: String,
 }
@@ -71,11 +73,14 @@ impl Keys {
                 }
             })
             .collect();
+        let replicas = format!("{root}:replicas");
+        let prefix = format!("{root}:{{{replicas}}}");
         Self {
             partitions,
             registry: format!("{root}:pools"),
             layout: format!("{root}:layout"),
-            replicas: format!("{root}:replicas"),
+            settings: format!("{prefix}:settings"),
+            replicas,
             users: format!("{root}:users"),
         }
     }
@@ -117,6 +122,8 @@ mod tests {
         assert_eq!(keys.registry, "tokend:1:pools");
         assert_eq!(keys.layout, "tokend:1:layout");
         assert_eq!(keys.replicas, "tokend:1:replicas");
+        assert_eq!(keys.settings, "tokend:1:{tokend:1:replicas}:settings");
+        assert_eq!(slot_of(&keys.settings), slot_of(&keys.replicas));
         assert_eq!(keys.users, "tokend:1:users");
         let third = &keys.partitions[3];
         assert_eq!(third.prefix, "tokend:1:{p3.4}");

@@ -44,6 +44,7 @@ mod room;
 mod script;
 mod set_pool;
 mod set_user;
+mod settings;
 mod shard;
 mod start;
 mod sweep;
@@ -62,6 +63,7 @@ pub use durability::Durability;
 pub use exchange::{ExchangeRequest, GRACE_MS};
 pub use gauges::Readiness;
 pub use generate::{GenerateRequest, NewTokens};
+pub use settings::Shared;
 pub use start::{StartError, StoreConfig};
 pub use users::UserListed;
 
@@ -140,6 +142,8 @@ struct Inner {
     batchers: Batchers,
     /// Who waits for a token on this replica.
     waits: Waits,
+    /// What it says of its settings to the other replicas.
+    shared: Shared,
     /// What was found on the Redis servers, and told.
     told: checks::Told,
     metrics: Arc<Metrics>,

@@ -16,7 +16,7 @@ use super::redis::{Redis, USABLE_POLL_MS};
 use super::registry::Registry;
 use super::script::{Script, Scripts};
 use super::waiting::Waits;
-use super::{Batchers, Diagnosis, Durability, Inner, Store, checks, sweep};
+use super::{Batchers, Diagnosis, Durability, Inner, Shared, Store, checks, sweep};
 use crate::metrics::Metrics;
 use crate::token::{FlowsLimits, Policy};
 use crate::traces::Traces;
@@ -57,19 +57,20 @@ impl Store {
     /// # Errors
     /// Where waiting can't help: a bad URL, another number of partitions, a Redis that is too old.
     pub async fn start(config: StoreConfig, metrics: Arc<Metrics>) -> Result<Self, StartError> {
-        Self::start_traced(config, metrics, Traces::default()).await
+        Self::start_shared(config, metrics, Traces::default(), Shared::default()).await
     }
 
-    /// The same, and sweeps are told of there.
+    /// The same. Sweeps are traced there, and the other replicas hear what settings this one has.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn start_traced(
+    pub async fn start_shared(
         config: StoreConfig,
         metrics: Arc<Metrics>,
         traces: Traces,
+        shared: Shared,
     ) -> Result<Self, StartError> {
-        let inner = assemble(config, metrics, traces)?;
+        let inner = assemble(config, metrics, traces, shared)?;
         sweep::start(&inner);
         let mut progress = keep_prepared(inner.clone());
         keep_reloading(inner.clone());
@@ -98,7 +99,7 @@ impl Store {
     /// # Errors
     /// When Redis does not answer within `START_MS_MAX`, or is too old.
     pub async fn for_users(config: StoreConfig) -> Result<Self, StartError> {
-        let inner = assemble(config, Arc::new(Metrics::new()), Traces::default())?;
+        let inner = at_rest(config, Shared::default())?;
         let limit = Duration::from_millis(START_MS_MAX);
         let slot = slot_of(&inner.keys.users);
         let connected = tokio::time::timeout(limit, prepare::connect_for(&inner, slot)).await;
@@ -113,16 +114,24 @@ impl Store {
         Err(why)
     }
 
-    /// Looks at every primary, and changes nothing there.
+    /// Looks at every primary, and changes nothing there. Compares these settings with those of the replicas that run.
     ///
     /// # Errors
     /// When none answers within `START_MS_MAX`, or lets us in.
-    pub async fn diagnose(config: StoreConfig) -> Result<Vec<Diagnosis>, StartError> {
-        let inner = assemble(config, Arc::new(Metrics::new()), Traces::default())?;
+    pub async fn diagnose(
+        config: StoreConfig,
+        shared: Shared,
+    ) -> Result<Vec<Diagnosis>, StartError> {
+        let inner = at_rest(config, shared)?;
         let limit = Duration::from_millis(START_MS_MAX);
         let _ = tokio::time::timeout(limit, all_connected(&inner)).await;
         let nodes = inner.redis.nodes();
-        let looks = nodes.iter().map(|node| checks::look_at(&inner, node));
+        let looks = nodes.iter().map(async |node| {
+            let mut found = checks::look_at(&inner, node).await?;
+            let others = checks::look_at_replicas(&inner, node).await;
+            found.findings.extend(others);
+            Ok::<_, String>(found)
+        });
         let found = join_all(looks).await;
         let store = Self { inner };
         store.stop().await;
@@ -164,11 +173,17 @@ async fn all_connected(inner: &Inner) {
     }
 }
 
+/// Without metrics and traces, for a command that ends soon.
+fn at_rest(config: StoreConfig, shared: Shared) -> Result<Arc<Inner>, StartError> {
+    assemble(config, Arc::new(Metrics::new()), Traces::default(), shared)
+}
+
 /// All parts, at rest but for the connection.
 fn assemble(
     config: StoreConfig,
     metrics: Arc<Metrics>,
     traces: Traces,
+    shared: Shared,
 ) -> Result<Arc<Inner>, StartError> {
     let keys = Keys::new(&config.key_prefix, config.partitions);
     let scripts = Scripts::new();
@@ -196,6 +211,7 @@ fn assemble(
         registry: Registry::default(),
         catching_up: tokio::sync::Mutex::default(),
         waits: Waits::default(),
+        shared,
         told: checks::Told::default(),
         metrics,
         traces,

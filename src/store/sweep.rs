@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, trace};
 
 use super::shard::number;
-use super::{Inner, duty};
+use super::{Inner, duty, settings};
 use crate::token::StoreError;
 use crate::traces::{Sent, Swept};
 
@@ -71,8 +71,10 @@ pub(super) fn start(inner: &Arc<Inner>) {
         let (inner, bell) = (inner.clone(), bell.clone());
         tokio::spawn(async move { keep_sweeping(&inner, partition, &bell).await });
     }
-    let inner = inner.clone();
-    tokio::spawn(async move { duty::keep_beating(&inner).await });
+    let beating = inner.clone();
+    tokio::spawn(async move { duty::keep_beating(&beating).await });
+    let comparing = inner.clone();
+    tokio::spawn(async move { settings::keep_comparing(&comparing).await });
 }
 
 async fn keep_sweeping(inner: &Inner, partition: usize, bell: &Notify) {

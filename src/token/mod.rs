@@ -5,12 +5,15 @@
 
 pub mod bearer;
 mod flow;
+mod kind;
 mod metadata;
 mod outcome;
 mod policy;
 pub mod rotating;
+mod setting;
 
 pub use flow::{Flow, FlowLimits, FlowsLimits};
+pub use kind::Kind;
 pub use metadata::{METADATA_BYTES_MAX, Metadata};
 pub use outcome::{
     AssignOutcome, BearerView, CreateOutcome, Created, DeleteOutcome, ExchangeOutcome, Exchanged,
@@ -18,6 +21,7 @@ pub use outcome::{
     PutPoolOutcome, StoreError, TokenView, UnblockOutcome,
 };
 pub use policy::{Born, OnLapse, Policy, PolicyPatch};
+pub use setting::{KeyIds, Setting, Settings};
 
 use std::fmt;
 use std::time::Duration;

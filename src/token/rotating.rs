@@ -13,7 +13,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::RngExt as _;
 use sha2::{Digest, Sha256};
 
-use super::{Fence, Flow, Invalid, TokenValue};
+use super::bearer::BEARER_BYTES_MAX;
+use super::{Fence, Flow, Invalid, KeyIds, TokenValue};
 
 /// Shortest secret: as many bytes as the hash has (RFC 2104, section 3).
 pub const SECRET_BYTES_MIN: usize = 32;
@@ -23,6 +24,8 @@ pub const ROTATION_RETRY_DEFAULT: Duration = Duration::from_secs(60);
 const FAMILY_BYTES: usize = 16;
 /// Bytes of the hash of a key that name it.
 const KEY_ID_BYTES: usize = 6;
+/// Bytes of a signature.
+const SIGNATURE_BYTES: usize = 32;
 
 type Sha256Mac = Hmac<Sha256>;
 
@@ -69,6 +72,26 @@ pub fn key_id(secret: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(&hash[..KEY_ID_BYTES])
 }
 
+/// The id of the key that a text names, if the text has the form of a rotating token.
+#[must_use]
+pub fn named_key(token: &str) -> Option<&str> {
+    if token.len() > BEARER_BYTES_MAX {
+        return None;
+    }
+    let mut parts = token.split('.');
+    let (partition, id) = (parts.next()?, parts.next()?);
+    let (_family, number) = (parts.next()?, parts.next()?);
+    let signature = parts.next()?;
+    let numbers = partition.parse::<usize>().is_ok() && number.parse::<u64>().is_ok();
+    let is_hash = |text: &str, bytes| {
+        URL_SAFE_NO_PAD
+            .decode(text)
+            .is_ok_and(|it| it.len() == bytes)
+    };
+    let is_ours = numbers && is_hash(id, KEY_ID_BYTES) && is_hash(signature, SIGNATURE_BYTES);
+    (is_ours && parts.next().is_none()).then_some(id)
+}
+
 /// A new family's name, 128 random bits.
 ///
 /// # Panics
@@ -99,6 +122,18 @@ impl Keys {
             flow,
             keys: secrets.iter().map(key).collect(),
         })
+    }
+
+    /// The ids of the keys.
+    #[must_use]
+    pub fn ids(&self) -> KeyIds {
+        KeyIds::signing(self.keys.iter().map(|key| key.id.clone()).collect())
+    }
+
+    /// Whether a key of that id is one of these.
+    #[must_use]
+    pub fn has(&self, id: &str) -> bool {
+        self.keys.iter().any(|key| key.id == id)
     }
 
     /// The token of that number in that family.
@@ -164,6 +199,17 @@ mod tests {
         assert!(keys(b"a").verify(&signed).is_some());
         assert!(keys(b"ba").verify(&signed).is_some());
         assert!(keys(b"b").verify(&signed).is_none());
+    }
+
+    #[test]
+    fn a_token_names_its_key_and_what_is_no_token_names_none() {
+        let signed = keys(b"a").sign(&token());
+        let id = named_key(&signed).expect("a token");
+        assert_eq!(id, key_id(&[b'a'; 32]));
+        assert!(keys(b"ba").has(id) && !keys(b"b").has(id));
+        for bad in ["", "....", "1.2.3.4.5", &signed[1..], &format!("{signed}.")] {
+            assert_eq!(named_key(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 """A client that knows the standards and nothing of tokend: Authlib as it comes from PyPI.
 
-Takes the issuer's URL as its argument and an access token on standard input. Ends with 0 if it could verify,
-introspect and revoke that token by what the issuer's metadata says alone.
+Takes the issuer's URL as its argument, and an access and a refresh token of one session on standard input, a line
+each. Ends with 0 if it could verify, introspect and revoke the access token by what the issuer's metadata says alone,
+and was told that the refresh token is no access token.
 """
 
 import sys
@@ -12,7 +13,8 @@ from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_u
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-issuer, token = sys.argv[1], sys.stdin.read().strip()
+issuer = sys.argv[1]
+token, refresh = sys.stdin.read().split()
 
 http = requests.Session()
 http.trust_env = False  # no proxies: the service is on this machine
@@ -39,15 +41,20 @@ client = OAuth2Session("a-resource-server", token_endpoint_auth_method="none")
 client.trust_env = False
 
 
-def introspect():
-    answer = client.introspect_token(metadata["introspection_endpoint"], token=token, timeout=30)
+def introspect(token, hint=None):
+    endpoint = metadata["introspection_endpoint"]
+    answer = client.introspect_token(endpoint, token=token, token_type_hint=hint, timeout=30)
     answer.raise_for_status()
     return answer.json()
 
 
-told = introspect()
+told = introspect(token)
 assert told["active"] is True, told
 for claim in ("iss", "aud", "sub", "exp", "iat", "jti"):
     assert told[claim] == claims[claim], (claim, told)
+assert introspect(refresh) == {"active": False}
+assert introspect(refresh, "access_token") == {"active": False}
+assert introspect(refresh, "refresh_token")["active"] is True
 client.revoke_token(metadata["revocation_endpoint"], token=token, timeout=30).raise_for_status()
-assert introspect() == {"active": False}
+assert introspect(token) == {"active": False}
+assert introspect(refresh, "refresh_token") == {"active": False}

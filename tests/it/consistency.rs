@@ -111,9 +111,9 @@ impl Fixture {
         let mut wrong = Vec::new();
         let root = format!("{}:1:", self.config.key_prefix);
         for name in others {
-            let known =
-                ["pools", "layout", "replicas", "users"].map(|kind| format!("{root}{kind}"));
-            if !known.contains(&name.to_owned()) {
+            let settings = format!("{{{root}replicas}}:settings");
+            let known = ["pools", "layout", "replicas", "users", &settings];
+            if !known.contains(&name.strip_prefix(&root).unwrap_or(name)) {
                 wrong.push(format!("{name}: an unknown key"));
             }
         }
@@ -160,13 +160,13 @@ fn split(keys: &BTreeMap<String, Key>) -> (BTreeMap<String, Partition<'_>>, Vec<
     let mut others = Vec::new();
     for (name, key) in keys {
         match name.split_once("}:") {
-            Some((prefix, rest)) => {
+            Some((prefix, rest)) if rest != "settings" => {
                 partitions
                     .entry(prefix.to_owned() + "}")
                     .or_default()
                     .insert(rest, key);
             }
-            None => others.push(name.as_str()),
+            _ => others.push(name.as_str()),
         }
     }
     (partitions, others)

@@ -162,7 +162,7 @@ async fn a_replica_that_cannot_sweep_leaves_it_to_the_others() {
     config.url = config.url.replace("redis://", "redis://other:secret@");
     let g = Fixture::with(config).await;
     share(&[&f, &g]).await;
-    may("~*:replicas ~*:pools ~*:layout").await;
+    may("~*:replicas ~*:settings ~*:pools ~*:layout").await;
     eventually("the other has everything", async || {
         f.replicas().await.len() == 1 && f.store.duty().iter().all(|mine| *mine)
     })

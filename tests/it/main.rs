@@ -28,6 +28,7 @@ mod raw;
 mod refusing;
 mod replicas;
 mod scripts;
+mod settings;
 mod shards;
 #[path = "../support/mod.rs"]
 mod support;

@@ -8,6 +8,7 @@ mod logs;
 mod one_time;
 mod serve;
 mod sessions;
+mod settings;
 
 use std::process::{Command, Output};
 

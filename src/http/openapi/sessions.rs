@@ -91,7 +91,8 @@ struct KeySet {
 struct TokenForm {
     #[schema(min_length = 1)]
     token: String,
-    /// Read and ignored.
+    /// `access_token`, `refresh_token`, `one_time_token`, `temporary_token` or `unified_token`; others are ignored.
+    /// Introspection then takes this kind as well; revocation takes every kind anyway.
     token_type_hint: Option<String>,
 }
 
@@ -237,7 +238,10 @@ fn oauth() -> Vec<Entry> {
             "introspect_token",
             "What is known of a bearer token",
         )
-        .describe("RFC 7662, for every kind of bearer token that this service issues.")
+        .describe(
+            "RFC 7662. Access and unified tokens are introspected without a hint. Other kinds of bearer tokens are \
+             inactive here, unless `token_type_hint` names their kind, or the setting `INTROSPECT_KINDS` does.",
+        )
         .answers::<Introspection>(
             200,
             "A dead token has `active` alone.",

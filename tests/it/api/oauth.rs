@@ -15,22 +15,42 @@ impl Server {
         answer(request.header("content-type", form)).await
     }
 
+    /// As a resource server that knows the standard alone: with a hint of another service.
     pub async fn introspect(&self, token: &str) -> Value {
-        let told = self.form("/oauth/introspect", &encode(token)).await;
+        self.introspect_as(token, "whatever").await
+    }
+
+    pub async fn introspect_as(&self, token: &str, hint: &str) -> Value {
+        let told = self.form("/oauth/introspect", &encode(token, hint)).await;
         assert_eq!(told.header("cache-control"), Some("no-store"));
         told.json(200)
     }
 
+    /// Whether it is good, whatever its kind.
+    pub async fn is_active(&self, token: &str) -> bool {
+        let told = HINTS.iter().map(|hint| self.introspect_as(token, hint));
+        let each = futures_util::future::join_all(told).await;
+        each.iter().any(|told| told["active"] == true)
+    }
+
     /// As RFC 7009 has it.
     pub async fn revoke_standard(&self, token: &str) {
-        let told = self.form("/oauth/revoke", &encode(token)).await;
+        let told = self.form("/oauth/revoke", &encode(token, "whatever")).await;
         assert_eq!((told.status, told.body.as_str()), (200, ""));
         assert_eq!(told.header("cache-control"), Some("no-store"));
     }
 }
 
-/// A form with the token and a hint that is wrong, which must not matter.
-fn encode(token: &str) -> String {
+const HINTS: [&str; 5] = [
+    "access_token",
+    "refresh_token",
+    "one_time_token",
+    "temporary_token",
+    "unified_token",
+];
+
+/// A form with the token, a hint, and a parameter that nobody knows.
+fn encode(token: &str, hint: &str) -> String {
     let token: String = token
         .bytes()
         .map(|b| match b {
@@ -38,7 +58,7 @@ fn encode(token: &str) -> String {
             b => format!("%{b:02X}"),
         })
         .collect();
-    format!("token={token}&token_type_hint=whatever&client_id=tests")
+    format!("token={token}&token_type_hint={hint}&client_id=tests")
 }
 
 /// One token of each kind, with what introspection tells of it beside its times.
@@ -77,7 +97,8 @@ async fn every_kind_of_token_can_be_introspected_and_revoked() {
     for ((token, mut expected), lifetime_s) in
         one_of_each(&server).await.into_iter().zip(lifetimes_s)
     {
-        let mut told = twin.introspect(&token).await;
+        let hint = format!("{}_token", expected["kind"].as_str().expect("text"));
+        let mut told = twin.introspect_as(&token, &hint).await;
         if told == json!({"active": false}) {
             assert_eq!(expected["kind"], "refresh", "{token}");
             continue;
@@ -91,13 +112,66 @@ async fn every_kind_of_token_can_be_introspected_and_revoked() {
             .retain(|_, it| !it.is_null());
         assert_eq!(told, expected);
         twin.revoke_standard(&token).await;
-        assert_eq!(server.introspect(&token).await, json!({"active": false}));
+        let told = server.introspect_as(&token, &hint).await;
+        assert_eq!(told, json!({"active": false}));
         twin.revoke_standard(&token).await;
     }
     let refresh = server.login().await.refresh;
-    assert_eq!(server.introspect(&refresh).await["kind"], "refresh");
+    assert!(server.is_active(&refresh).await);
     twin.revoke_standard(&refresh).await;
-    assert_eq!(server.introspect(&refresh).await, json!({"active": false}));
+    assert!(!server.is_active(&refresh).await);
+}
+
+#[tokio::test]
+async fn a_resource_server_that_looks_at_active_alone_takes_access_and_unified_tokens_and_no_other()
+{
+    let server = Server::with_ann().await;
+    for (token, expected) in one_of_each(&server).await {
+        let kind = expected["kind"].as_str().expect("text");
+        let usable = ["access", "unified"].contains(&kind);
+        let told = server.introspect(&token).await;
+        assert_eq!(told["active"], usable, "{kind}");
+        // Nothing else is said of the others, or that they are there at all.
+        assert!(usable || told == json!({"active": false}), "{kind}: {told}");
+        // A wrong hint hides nothing, and adds only what it names (RFC 7662, section 2.1).
+        for hint in HINTS {
+            let means_it = hint == format!("{kind}_token");
+            let told = server.introspect_as(&token, hint).await;
+            assert_eq!(told["active"], usable || means_it, "{kind} as {hint}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_route_for_one_kind_takes_no_other() {
+    let server = Server::with_ann().await;
+    for (token, expected) in one_of_each(&server).await {
+        let is = |kind: &str| expected["kind"] == kind;
+        assert_eq!(server.is_valid(&token).await, is("access"), "{expected}");
+        let told = server.post("/app/valid", json!({"token": token})).await;
+        assert_eq!(told.json(200)["status"], is("temporary"), "{expected}");
+        let told = server
+            .put("/token", json!({"token": token}))
+            .await
+            .json(200);
+        assert_eq!(told.get("Ok").is_some(), is("one_time"), "{expected}");
+        let told = server.try_refresh(&token).await;
+        assert_eq!(told.status == 200, is("refresh"), "{expected}");
+    }
+}
+
+#[tokio::test]
+async fn the_setting_says_which_kinds_are_active_without_a_hint() {
+    let server = Server::with_ann().await;
+    let tokens = one_of_each(&server).await;
+    let fixture = server.fixture.replica().await;
+    let settings = [("INTROSPECT_KINDS", "refresh,one-time")];
+    let other = Server::with_settings(fixture, &settings).await;
+    for (token, expected) in tokens {
+        let kind = expected["kind"].as_str().expect("text");
+        let named = ["refresh", "one_time"].contains(&kind);
+        assert_eq!(other.introspect(&token).await["active"], named, "{kind}");
+    }
 }
 
 #[tokio::test]
@@ -106,11 +180,8 @@ async fn only_the_current_number_of_a_family_is_active() {
     let first = server.login().await;
     let second = server.refresh(&first.refresh).await;
     // Within the grace, too: it can be exchanged, but not used.
-    assert_eq!(
-        server.introspect(&first.refresh).await,
-        json!({"active": false})
-    );
-    assert_eq!(server.introspect(&second.refresh).await["active"], true);
+    assert!(!server.is_active(&first.refresh).await);
+    assert!(server.is_active(&second.refresh).await);
     let store = &server.fixture.store;
     let family = store.create_family(Flow::OneTime, None, Metadata::default());
     let (family, _) = family.await.expect("created").expect("not full");
@@ -119,14 +190,8 @@ async fn only_the_current_number_of_a_family_is_active() {
         number: Fence::parse(2).expect("a number"),
         ..family.clone()
     };
-    assert_eq!(
-        server.introspect(&keys.sign(&ahead)).await,
-        json!({"active": false})
-    );
-    assert_eq!(
-        server.introspect(&keys.sign(&family)).await["kind"],
-        "one_time"
-    );
+    assert!(!server.is_active(&keys.sign(&ahead)).await);
+    assert!(server.is_active(&keys.sign(&family)).await);
 }
 
 #[tokio::test]
@@ -144,11 +209,7 @@ async fn what_is_no_token_is_inactive_and_revoked_already() {
         "\u{0}",
         &long,
     ] {
-        assert_eq!(
-            server.introspect(token).await,
-            json!({"active": false}),
-            "{token}"
-        );
+        assert!(!server.is_active(token).await, "{token}");
         server.revoke_standard(token).await;
     }
 }
@@ -166,16 +227,8 @@ async fn the_tokens_of_a_flow_that_is_off_are_inactive() {
     let without = Server::with_flows(fixture, |_| flows_with(&off)).await;
     for (token, expected) in tokens {
         let opaque = ["temporary", "unified"].contains(&expected["kind"].as_str().expect("text"));
-        assert_eq!(
-            without.introspect(&token).await["active"],
-            opaque,
-            "{expected}"
-        );
-        assert_eq!(
-            server.introspect(&token).await["active"],
-            true,
-            "{expected}"
-        );
+        assert_eq!(without.is_active(&token).await, opaque, "{expected}");
+        assert!(server.is_active(&token).await, "{expected}");
     }
 }
 

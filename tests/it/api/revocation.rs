@@ -9,10 +9,6 @@ use super::ann::{PASSWORD, Tokens, name};
 const ROUNDS: usize = 25;
 
 impl Server {
-    async fn is_active(&self, token: &str) -> bool {
-        self.introspect(token).await["active"] == true
-    }
-
     /// Neither of them is good here.
     async fn assert_dead(&self, tokens: &Tokens) {
         assert!(!self.is_valid(&tokens.access).await);

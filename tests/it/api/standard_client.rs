@@ -21,7 +21,7 @@ fn python() -> Result<String, String> {
     }
 }
 
-fn run(python: &str, issuer: &str, token: &str) -> Output {
+fn run(python: &str, issuer: &str, tokens: &str) -> Output {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/oauth.py");
     let mut child = Command::new(python)
         .args([script, issuer])
@@ -33,7 +33,7 @@ fn run(python: &str, issuer: &str, token: &str) -> Output {
         .spawn()
         .expect("python starts");
     let mut stdin = child.stdin.take().expect("piped");
-    stdin.write_all(token.as_bytes()).expect("written");
+    stdin.write_all(tokens.as_bytes()).expect("written");
     drop(stdin);
     child.wait_with_output().expect("it ends")
 }
@@ -62,8 +62,8 @@ async fn authlib_verifies_introspects_and_revokes_an_access_token() {
     .await;
     let tokens = server.login().await;
     let issuer = format!("http://{}", server.address);
-    let access = tokens.access.clone();
-    let ran = tokio::task::spawn_blocking(move || run(&python, &issuer, &access)).await;
+    let both = format!("{}\n{}\n", tokens.access, tokens.refresh);
+    let ran = tokio::task::spawn_blocking(move || run(&python, &issuer, &both)).await;
     let ran = ran.expect("no panic");
     assert!(
         ran.status.success(),

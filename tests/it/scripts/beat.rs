@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fred::prelude::*;
 
@@ -22,21 +22,43 @@ impl Fixture {
         members.into_iter().collect()
     }
 
+    fn settings_key(&self) -> String {
+        let prefix = &self.config.key_prefix;
+        format!("{prefix}:1:{{{prefix}:1:replicas}}:settings")
+    }
+
+    /// What the replicas have said of their settings, by replica.
+    pub async fn said_settings(&self) -> BTreeMap<String, String> {
+        let said = self.redis.hgetall(self.settings_key()).await;
+        said.expect("hgetall")
+    }
+
     /// Who is alive, by a beat of that replica.
     async fn beat(&self, replica: &str, leaves: bool) -> BTreeSet<String> {
+        self.beat_with(replica, leaves, "").await.0
+    }
+
+    /// The same by a beat that says settings; and whether the replica was not known.
+    async fn beat_with(
+        &self,
+        replica: &str,
+        leaves: bool,
+        settings: &str,
+    ) -> (BTreeSet<String>, bool) {
         let args = [
             replica,
             &ALIVE_MS.to_string(),
             if leaves { "1" } else { "0" },
+            settings,
         ];
         let args = args.map(str::to_owned).to_vec();
-        let replies = self.try_raw("beat", vec![self.replicas_key()], args).await;
+        let keys = vec![self.replicas_key(), self.settings_key()];
+        let replies = self.try_raw("beat", keys, args).await;
         let reply = replies.expect("the script runs").remove(0);
         assert_eq!(reply.tag, "alive");
         let names = reply.fields[0].clone().into_array().into_iter();
-        names
-            .map(|name| name.into_string().expect("a name"))
-            .collect()
+        let names = names.map(|name| name.into_string().expect("a name"));
+        (names.collect(), reply.fields[1].as_u64() == Some(1))
     }
 
     /// A ms that is over for the scripts: `now_ms` is the one behind that which runs.
@@ -123,4 +145,39 @@ async fn any_number_of_dead_ones_is_dropped() {
         assert_eq!(f.beat("a", false).await, names(&["a"]));
     }
     assert_eq!(f.replicas().await, names(&["a"]));
+}
+
+#[tokio::test]
+async fn what_a_replica_says_of_its_settings_stays_until_it_is_gone() {
+    let f = quiet().await;
+    assert!(f.beat_with("a", false, "one").await.1, "nobody knew it");
+    assert!(!f.beat_with("a", false, "").await.1);
+    f.beat_with("b", false, "two").await;
+    let both = [("a", "one"), ("b", "two")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    let both = BTreeMap::from(both);
+    assert_eq!(f.said_settings().await, both);
+    f.beat("a", false).await;
+    assert_eq!(f.said_settings().await, both, "it has not said them again");
+    f.alive_until("a", f.past_ms().await).await;
+    f.beat("b", false).await;
+    assert_eq!(f.said_settings().await.len(), 1);
+    assert!(
+        f.beat_with("a", false, "").await.1,
+        "it must say them again"
+    );
+    f.beat("b", true).await;
+    assert_eq!(f.said_settings().await.len(), 0);
+}
+
+#[tokio::test]
+async fn settings_of_one_that_an_older_version_has_dropped_go_when_another_joins() {
+    let f = quiet().await;
+    f.beat_with("a", false, "one").await;
+    // The older script knows the list alone.
+    let _: () = f.redis.zrem(f.replicas_key(), "a").await.expect("zrem");
+    f.beat("b", false).await;
+    assert_eq!(f.said_settings().await.len(), 1);
+    f.beat_with("c", false, "three").await;
+    let left: Vec<_> = f.said_settings().await.into_keys().collect();
+    assert_eq!(left, ["c"]);
 }
