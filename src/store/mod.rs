@@ -45,6 +45,7 @@ mod script;
 mod set_pool;
 mod set_user;
 mod shard;
+mod spelling;
 mod start;
 mod sweep;
 mod unblock;

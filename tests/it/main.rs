@@ -29,6 +29,7 @@ mod refusing;
 mod replicas;
 mod scripts;
 mod shards;
+mod spelling;
 #[path = "../support/mod.rs"]
 mod support;
 mod topologies;
