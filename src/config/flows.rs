@@ -222,7 +222,7 @@ fn line(text: &str) -> Result<String, String> {
 /// Other services compare it byte by byte, so it must look like what it is.
 fn audience(text: &str) -> Result<String, String> {
     let text = line(text)?;
-    visible(&text, "it").map_err(|Invalid(why)| why)?;
+    visible(&text, "an audience").map_err(|Invalid(why)| why)?;
     Ok(text)
 }
 
@@ -341,7 +341,10 @@ mod tests {
     fn an_audience_has_nothing_invisible() {
         assert_eq!(audience("my api"), Ok("my api".to_owned()));
         let why = audience("api\u{200b}").expect_err("invisible");
-        assert_eq!(why, "it must not contain the invisible character U+200B");
+        assert_eq!(
+            why,
+            "an audience must not contain the invisible character U+200B"
+        );
     }
 
     #[test]

@@ -60,18 +60,19 @@ impl Inner {
         if tokens.iter().all(|token| token.given() == token.value()) {
             return Ok(Cow::Borrowed(request));
         }
-        let looks = tokens.iter().map(async |token| {
-            let mut token: NewToken = token.clone();
-            if token.given() != token.value() && self.has(pool, token.given()).await? {
-                token.keep_as_given();
-            }
-            Ok::<_, StoreError>(token)
-        });
-        let looks = stream::iter(looks).buffered(BATCH_TOKENS_MAX);
+        let looks = stream::iter(tokens.clone()).map(|token| self.respell(pool, token));
+        let looks = looks.buffered(BATCH_TOKENS_MAX);
         Ok(Cow::Owned(GenerateRequest {
             tokens: NewTokens::Import(looks.try_collect().await?),
             key: request.key.clone(),
         }))
+    }
+
+    async fn respell(&self, pool: &PoolName, mut token: NewToken) -> Result<NewToken, StoreError> {
+        if token.given() != token.value() && self.has(pool, token.given()).await? {
+            token.keep_as_given();
+        }
+        Ok(token)
     }
 
     async fn has(&self, pool: &PoolName, token: &TokenValue) -> Result<bool, StoreError> {

@@ -69,15 +69,15 @@ fn what_is_seen_is_taken() {
         "山田\u{3000}太郎",
         "日本語",
         "üñï¢ödé",
-        "می\u{200c}خواهم",                 // Persian: a non-joiner between two letters that would join
-        "क्\u{200d}ष",                       // Hindi: a half form
-        "क्\u{200c}ष",                       // and an explicit virama
-        "👩\u{200d}💻",                      // a technician
-        "👩🏽\u{200d}💻",                      // with a skin tone
-        "🏳\u{fe0f}\u{200d}🌈",              // a flag
-        "❤\u{fe0f}",                         // a red heart
-        "1\u{fe0f}\u{20e3}",                 // a keycap
-        "\u{e000}",                          // private use
+        "می\u{200c}خواهم", // Persian: a non-joiner between two letters that would join
+        "क्\u{200d}ष",      // Hindi: a half form
+        "क्\u{200c}ष",      // and an explicit virama
+        "👩\u{200d}💻",    // a technician
+        "👩🏽\u{200d}💻",    // with a skin tone
+        "🏳\u{fe0f}\u{200d}🌈", // a flag
+        "❤\u{fe0f}",       // a red heart
+        "1\u{fe0f}\u{20e3}", // a keycap
+        "\u{e000}",        // private use
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-_",
     ] {
         let new = NewToken::parse(value).expect(value);
@@ -155,7 +155,16 @@ fn a_label_is_refused_like_a_value() {
 
 #[test]
 fn no_two_keys_differ_by_what_http_drops() {
-    for key in [" k", "k ", " ", "", "k\t", "k\u{a0}", "\u{e9}", &"k".repeat(129)] {
+    for key in [
+        " k",
+        "k ",
+        " ",
+        "",
+        "k\t",
+        "k\u{a0}",
+        "\u{e9}",
+        &"k".repeat(129),
+    ] {
         assert!(IdempotencyKey::parse(key).is_err(), "{key:?}");
     }
     for key in ["k", "a b", &"k".repeat(128)] {

@@ -34,10 +34,7 @@ impl Fixture {
         let kept = self.keep(pool, name, fence, None).await;
         assert!(matches!(kept, KeepAliveOutcome::Kept { .. }), "{kept:?}");
         let done = self.unblock(pool, name, fence).await;
-        assert!(
-            matches!(done, UnblockOutcome::Released { .. }),
-            "{done:?}"
-        );
+        assert!(matches!(done, UnblockOutcome::Released { .. }), "{done:?}");
         let gone = self.delete(pool, name).await;
         assert_eq!(gone, DeleteOutcome::Deleted, "delete");
         assert_eq!(self.state(pool, stored).await, None);

@@ -24,7 +24,7 @@ use tokend::token::*;
 use tokio::runtime::Runtime;
 
 use self::oracle::{Check, Model};
-use crate::harness::{Fixture, holder, key, new_namespace, pool, token};
+use crate::harness::{Fixture, holder, key, new_namespace, new_token, pool};
 
 /// Cases where `PROPTEST_CASES` says nothing.
 const CASES: u32 = 64;

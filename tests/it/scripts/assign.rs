@@ -330,10 +330,7 @@ async fn weird_tokens_and_holders_come_back_byte_by_byte() {
         let grant = f.granted(&p, request).await;
         assert_eq!(grant.token.as_str(), value);
         assert_eq!(grant.holder, label);
-        assert_eq!(
-            f.look(&p, &value).await.and_then(|view| view.holder),
-            label
-        );
+        assert_eq!(f.look(&p, &value).await.and_then(|view| view.holder), label);
         f.unblock(&p, &value, Some(grant.fence)).await;
     }
     let all = weird_values().len() as u64;
