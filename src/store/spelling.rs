@@ -1,7 +1,7 @@
 //! The spelling under which a pool has a token. New tokens are stored in NFC. Older versions stored what they were
 //! given, so a name in another form is looked up as it was given first: only that form can be meant exactly.
 //!
-//! No version adds another form any more, so one that was absent stays absent, and the look and the act that
+//! Versions since then add no other form, so one that was absent stays absent, and the look and the act that
 //! follows need not be one step.
 
 use std::borrow::Cow;
