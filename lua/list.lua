@@ -2,7 +2,7 @@
 -- list: one page of a pool's tokens, in no particular order; a token that is there throughout a walk is shown.
 -- KEYS[1]  prefix    of every key touched; its hash tag is the slot
 -- KEYS[2]  guard     never exists; with KEYS[1] makes a moving slot answer before the script starts
--- ARGV[…]  items     pool, generation, version, state or '', cursor, after (this token of what the cursor gives) or '', till (the cursor behind that) or '', limit
+-- ARGV[…]  items     pool, generation, version, state or '', cursor, after (the digest of the last token shown of what the cursor gives) or '', till (the cursor behind that) or '', limit
 -- RETURNS  per item: {'page', next cursor or '', next after or '', next till or '', {token, state, fence, deadline_ms, since_ms, holder}…} | {'stale'}
 -- COST     O(limit), at most ROUNDS_MAX times over when a state is rare
 -- RETRY    safe: it writes nothing
@@ -10,13 +10,13 @@
 local WIDTH = 8
 local ROUNDS_MAX = 10 -- so that a rare state cannot make one call walk the whole pool
 
--- Whether one token's bytes come before another's. Lua's own `<` goes by the server's locale.
+-- Whether one digest comes before another. Lua's own `<` goes by the server's locale.
 local function before(one, other)
-  for i = 1, math.min(#one, #other) do
+  for i = 1, #one do
     local a, b = string.byte(one, i), string.byte(other, i)
     if a ~= b then return a < b end
   end
-  return #one < #other
+  return false
 end
 
 local function scan(p, state, cursor, count)
@@ -52,14 +52,23 @@ local function rest(p, state, cursor, after, till)
   if next_cursor ~= till then return nil end
   local left = {}
   for _, entry in ipairs(found) do
-    if before(after, entry[1]) then left[#left + 1] = entry end
+    if before(after, redis.sha1hex(entry[1])) then left[#left + 1] = entry end
   end
   return next_cursor, left
 end
 
--- What one cursor gives is shown whole where it fits. Only the smallest step is cut, and then by the tokens' order,
--- not their places: what is deleted between two pages moves the places of the others. Between the same two cursors
--- lie the same tokens, whatever becomes of the table; where they are no longer the same, a step is shown again.
+-- The first entries of a step in the order of their tokens' digests, and the last one's digest.
+local function cut(found, limit)
+  local digests = {}
+  for _, entry in ipairs(found) do digests[entry] = redis.sha1hex(entry[1]) end
+  table.sort(found, function(one, other) return before(digests[one], digests[other]) end)
+  return {unpack(found, 1, limit)}, digests[found[limit]]
+end
+
+-- What one cursor gives is shown whole where it fits. Only the smallest step is cut, and then in the order of digests,
+-- not of places: what is deleted between two pages moves the places of the others. A digest is short however long the
+-- token is, and does not show it. Between the same two cursors lie the same tokens, whatever becomes of the table;
+-- where they are no longer the same, a step is shown again.
 local function list(p, state, cursor, after, till, limit)
   local page, shown = {'page', '', '', ''}, 0
   for _ = 1, ROUNDS_MAX do
@@ -68,9 +77,9 @@ local function list(p, state, cursor, after, till, limit)
     if not found then next_cursor, found = fitting(p, state, cursor, limit) end
     if shown + #found > limit then
       if shown > 0 then return page end
-      table.sort(found, function(one, other) return before(one[1], other[1]) end)
-      for i = 1, limit do page[#page + 1] = found[i] end
-      page[2], page[3], page[4] = cursor, found[limit][1], next_cursor
+      local shown_now, last = cut(found, limit)
+      for _, entry in ipairs(shown_now) do page[#page + 1] = entry end
+      page[2], page[3], page[4] = cursor, last, next_cursor
       return page
     end
     for _, entry in ipairs(found) do page[#page + 1] = entry end

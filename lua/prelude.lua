@@ -8,6 +8,8 @@ local STATES = {'free', 'held', 'cooling'}
 local TICK_MS = 100        -- width of a wheel bucket
 local FINE_MS = 60000      -- a deadline further away than this waits in a bucket of a whole minute
 local CALL_ARGS_MAX = 1000 -- arguments to one command: well under Lua's stack of 8,000
+local SWEEP_STEP = 100     -- entries that a sweep takes at once
+local BYTES_PER_ENTRY = 512 -- a longer token counts as several entries of a sweep's budget
 local IDEM_WINDOW_S = 600  -- an idempotency key is found for at least this long
 local OPERATION_WINDOWS = 4 -- a shard remembers an operation longer than its commit is found, whatever the clocks of two primaries say
 local RECORD = '>BI7I6I5I6' -- state, fence, deadline ms, due tick, since ms; then the holder's label
@@ -428,13 +430,20 @@ local function ring()
   return turn
 end
 
--- Settles what is due in one pool, at most `budget` entries. Returns how many, and whether more are due.
+-- What some tokens count of a sweep's budget: the work on a token grows with its length.
+local function weight(tokens)
+  local sum = 0
+  for _, token in ipairs(tokens) do sum = sum + 1 + math.floor(#token / BYTES_PER_ENTRY) end
+  return sum
+end
+
+-- Settles what is due in one pool, at most `budget` entries, fewer where tokens are long. Returns how many, and whether more are due.
 local function sweep_pool(p, budget)
-  local swept, tick = 0, nil
+  local swept, spent, tick = 0, 0, nil
   while true do
     tick = tonumber(redis.call('ZRANGE', p.ticks, 0, 0)[1])
-    if not tick or tick * TICK_MS >= now or swept >= budget then break end
-    local ask = math.min(budget - swept, CALL_ARGS_MAX)
+    if not tick or tick * TICK_MS >= now or spent >= budget then break end
+    local ask = math.min(budget - spent, SWEEP_STEP)
     local tokens = redis.call('SPOP', p.due .. int(tick), ask)
     if #tokens < ask then redis.call('ZREM', p.ticks, int(tick)) end
     fetch(p, tokens)
@@ -446,7 +455,7 @@ local function sweep_pool(p, budget)
       end
     end
     flush_pool(p)
-    swept = swept + math.max(#tokens, 1)
+    swept, spent = swept + math.max(#tokens, 1), spent + math.max(weight(tokens), 1)
   end
   local more = tick and tick * TICK_MS < now
   if not tick then

@@ -23,14 +23,14 @@ impl Login {
         }
     }
 
-    /// What the family's record says: the epoch, a space, the name.
+    /// What the family's record says: the epoch, a space, the name as it is.
     ///
     /// # Panics
     /// Never: a number and a user's name fit into a label.
     #[must_use]
     pub fn label(&self) -> Holder {
         let text = format!("{} {}", self.epoch, self.name);
-        Holder::parse(&text).expect("a name is short and printable")
+        Holder::parse_stored(&text).expect("a name is short and printable")
     }
 
     /// `None`: no label of ours.
@@ -109,7 +109,7 @@ mod tests {
             assert_eq!(Login::parse(&login.label()), Some(login));
         }
         for bad in ["ann", "x ann", "-1 ann", "7 ", " ann", "7  ann"] {
-            let label = Holder::parse(bad).expect("a label");
+            let label = Holder::parse_stored(bad).expect("a label");
             assert_eq!(Login::parse(&label), None, "{bad}");
         }
     }

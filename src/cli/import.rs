@@ -109,7 +109,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<TokenValue>, Vec<(usize, Invalid)>> {
         }
         let parsed = std::str::from_utf8(line)
             .map_err(|_| Invalid("a token must be UTF-8 text".to_owned()))
-            .and_then(TokenValue::parse);
+            .and_then(TokenValue::parse_new);
         match parsed {
             Ok(token) => tokens.push(token),
             Err(why) => bad.push((index + 1, why)),

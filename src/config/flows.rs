@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use super::env::Env;
 use super::{Reader, directory, whole};
 use crate::token::rotating::{ROTATION_RETRY_DEFAULT, SECRET_BYTES_MIN};
-use crate::token::{FlowLimits, FlowsLimits, Kind, Policy};
+use crate::token::text::visible;
+use crate::token::{FlowLimits, FlowsLimits, Invalid, Kind, Policy};
 
 const MINUTE_MS: u64 = 60_000;
 /// `ONE_TIME_LIFETIME`: half an hour to four days.
@@ -116,7 +117,12 @@ impl FlowSettings {
             public_url: read.take("PUBLIC_URL", env.public_url.clone(), None, |text| {
                 public_url(text).map(Some)
             }),
-            audience: read.take("JWT_AUDIENCE", env.jwt_audience.clone(), "tokend".to_owned(), line),
+            audience: read.take(
+                "JWT_AUDIENCE",
+                env.jwt_audience.clone(),
+                "tokend".to_owned(),
+                audience,
+            ),
             access_token_lifetime: read.take(
                 "ACCESS_TOKEN_LIFETIME",
                 env.access_token_lifetime.clone(),
@@ -233,6 +239,13 @@ fn line(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Other services compare it byte by byte, so it must look like what it is.
+fn audience(text: &str) -> Result<String, String> {
+    let text = line(text)?;
+    visible(&text, "an audience").map_err(|Invalid(why)| why)?;
+    Ok(text)
+}
+
 /// The issuer of tokens (RFC 8414, section 2): no query and no fragment.
 fn public_url(text: &str) -> Result<String, String> {
     let bare = text.trim_end_matches('/');
@@ -342,6 +355,16 @@ mod tests {
         ] {
             assert!(public_url(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_audience_has_nothing_invisible() {
+        assert_eq!(audience("my api"), Ok("my api".to_owned()));
+        let why = audience("api\u{200b}").expect_err("invisible");
+        assert_eq!(
+            why,
+            "an audience must not contain the invisible character U+200B"
+        );
     }
 
     #[test]

@@ -48,6 +48,7 @@ const PROPERTIES: &[(&str, Property, &[&str])] = &[
         &[
             r#"{"token":"a","fence":9007199254740992,"count":1,"lifetime":1.5,"cooldown":0}"#,
             r#"{"token":"a","tokens":["a","b"],"holder":"h"}"#,
+            r#"{"token":"a ","tokens":["e\u0301","b"],"holder":"e\u0301"}"#,
             r#"{"token":"a","token":"b"}"#,
         ],
     ),
@@ -68,6 +69,11 @@ const PROPERTIES: &[(&str, Property, &[&str])] = &[
             "60.6162",
             "1h 30m",
             "redis://u:p@h:1/0",
+            "Cafe\u{301} \u{212a}\u{958}",
+            "\u{644}\u{200c}\u{645}\u{ad}",
+            "\u{1f469}\u{1f3fd}\u{200d}\u{1f4bb}\u{fe0f}",
+            "seat-1\u{3000}",
+            "5.9~da39a3ee5e6b4b0d3255bfef95601890afd80709.2",
         ],
     ),
     (

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::problem::{FieldError, Problem};
-use crate::token::{Fence, Invalid, TOKENS_PER_CALL_MAX, TokenValue, WAIT_MAX, duration_ms};
+use crate::token::{Fence, Invalid, NewToken, TOKENS_PER_CALL_MAX, WAIT_MAX, duration_ms};
 
 /// Most field errors in one answer: enough to see the pattern in a bad import of 10,000 values,
 /// without an answer larger than the request.
@@ -93,9 +93,9 @@ impl Fields {
         self.optional(name, read)
     }
 
-    /// 1 to [`TOKENS_PER_CALL_MAX`] token values; mistakes are noted by index. `None` where there
+    /// 1 to [`TOKENS_PER_CALL_MAX`] new token values; mistakes are noted by index. `None` where there
     /// are any.
-    pub fn token_values(&mut self, name: &str) -> Option<Vec<TokenValue>> {
+    pub fn new_tokens(&mut self, name: &str) -> Option<Vec<NewToken>> {
         let Some(Value::Array(values)) = self.unread.remove(name) else {
             self.refuse(name, "must be a list of strings");
             return None;
@@ -110,7 +110,7 @@ impl Fields {
         }
         let mut tokens = Vec::with_capacity(values.len());
         for (index, value) in values.iter().enumerate() {
-            match text(TokenValue::parse)(value) {
+            match text(NewToken::parse)(value) {
                 Ok(token) => tokens.push(token),
                 Err(Invalid(detail)) => {
                     self.refuse(&format!("{name}[{index}]"), detail);
@@ -256,6 +256,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::token::TokenValue;
 
     fn fields(value: Value) -> Fields {
         match value {
@@ -344,18 +345,18 @@ mod tests {
     #[test]
     fn an_import_names_the_values_it_refuses_and_stops_somewhere() {
         let mut one_bad = fields(json!({"tokens": ["a", "b\n", "c"]}));
-        let tokens = one_bad.token_values("tokens");
+        let tokens = one_bad.new_tokens("tokens");
         let problem = one_bad.finish(tokens).expect_err("a control character");
         assert_eq!(problem.errors()[0].field, "tokens[1]");
 
         let mut all_bad = fields(json!({"tokens": vec![1; 10_000]}));
-        let tokens = all_bad.token_values("tokens");
+        let tokens = all_bad.new_tokens("tokens");
         let problem = all_bad.finish(tokens).expect_err("numbers");
         assert_eq!(problem.errors().len(), FIELD_ERRORS_MAX);
 
         for bad in [json!([]), json!("a"), json!(vec!["a"; 10_001])] {
             let mut fields = fields(json!({"tokens": bad}));
-            assert!(fields.token_values("tokens").is_none());
+            assert!(fields.new_tokens("tokens").is_none());
         }
     }
 

@@ -19,7 +19,7 @@ use super::fields::Fields;
 use super::problem::{Problem, Slug};
 use crate::token::{IdempotencyKey, Invalid, PoolName};
 
-/// Most bytes of a body. An import of 10,000 values of ordinary length (up to 100 bytes) fits.
+/// Most bytes of a body. An import of 10,000 values of up to 100 bytes fits, or of 250 of the longest.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Longest time for a body to arrive. The server limits only the time for the head; without this a
 /// client that sends a byte now and then keeps a connection for ever.
@@ -138,7 +138,7 @@ impl FromRequest for JsonBody {
 fn too_large() -> Problem {
     Problem::new(
         Slug::PayloadTooLarge,
-        format!("the body is over {BODY_BYTES_MAX} bytes"),
+        format!("the body is over {BODY_BYTES_MAX} bytes; send a long list in several requests"),
     )
 }
 

@@ -142,7 +142,7 @@ fn generate_request(
         }
         // Read even where it is refused, or it would also be told as unknown.
         fields.optional("count", |_| Ok(()));
-        fields.token_values("tokens").map(NewTokens::Import)
+        fields.new_tokens("tokens").map(NewTokens::Import)
     } else {
         let count = fields.required("count", whole(1, TOKENS_PER_CALL_MAX as u64));
         count

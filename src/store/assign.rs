@@ -10,7 +10,7 @@ use super::Inner;
 use super::batch::{Done, Verb};
 use super::fingerprint::fingerprint;
 use super::reply::Reply;
-use super::shard::{Shard, number, number_or_zero, text_or_empty};
+use super::shard::{Shard, number, number_or_zero, text_or_empty, token_weight};
 use super::unblock::Unblock;
 use crate::token::{AssignOutcome, Grant, Holder, IdempotencyKey, StoreError, TokenValue};
 use crate::traces::Caller;
@@ -211,6 +211,10 @@ impl Verb for Assign {
 
     fn shard(&self) -> &Shard {
         &self.shard
+    }
+
+    fn weight(&self) -> usize {
+        self.request.token.as_ref().map_or(1, token_weight)
     }
 
     fn encode(&self, args: &mut Vec<Value>) {

@@ -5,7 +5,7 @@ use fred::types::Value;
 use super::batch::Verb;
 use super::generate::split;
 use super::reply::Reply;
-use super::shard::{Shard, number};
+use super::shard::{Shard, number, tokens_weight};
 use crate::token::{IdempotencyKey, StoreError, TokenValue};
 
 /// What is added under one key, decided once.
@@ -43,7 +43,7 @@ impl Verb for Commit {
     }
 
     fn weight(&self) -> usize {
-        self.decision.tokens.len().max(1)
+        tokens_weight(&self.decision.tokens).max(1)
     }
 
     fn encode(&self, args: &mut Vec<Value>) {

@@ -4,7 +4,7 @@ use fred::types::Value;
 
 use super::batch::Verb;
 use super::reply::Reply;
-use super::shard::Shard;
+use super::shard::{Shard, token_weight};
 use crate::token::{DeleteOutcome, StoreError, TokenValue};
 
 pub(super) struct Delete {
@@ -18,6 +18,10 @@ impl Verb for Delete {
 
     fn shard(&self) -> &Shard {
         &self.shard
+    }
+
+    fn weight(&self) -> usize {
+        token_weight(&self.token)
     }
 
     fn encode(&self, args: &mut Vec<Value>) {

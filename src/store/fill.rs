@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::commit::{Commit, Committed, Decision};
-use super::generate::{Generate, GenerateRequest, NewTokens};
+use super::generate::{Generate, GenerateRequest, NewTokens, values};
 use super::hold::Hold;
 use super::register::Entry;
 use super::room::Room;
@@ -147,7 +147,7 @@ impl Fill<'_> {
             _ if self.request.key.is_some() => return Ok(None),
             NewTokens::Generate(1) => vec![TokenValue::generate()],
             NewTokens::Generate(_) => return Ok(None),
-            NewTokens::Import(tokens) => tokens.clone(),
+            NewTokens::Import(tokens) => values(tokens),
         };
         let shard_of = |token: &TokenValue| token.shard(self.shards());
         let number = tokens.first().map_or(0, shard_of);

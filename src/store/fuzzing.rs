@@ -19,7 +19,7 @@ use super::shard::Shard;
 use super::unblock::Unblock;
 use super::wait::{Spot, Step, Wait};
 use crate::token::rotating::{ROTATION_RETRY_DEFAULT, Rotating, new_family};
-use crate::token::{Fence, IdempotencyKey, Metadata, PoolName, StoreError, TokenValue};
+use crate::token::{Fence, IdempotencyKey, Metadata, NewToken, PoolName, StoreError, TokenValue};
 
 /// Stands in each text that Redis answers: it could be a token, so no error may repeat it.
 const MARK: &str = "zQ9~";
@@ -143,7 +143,7 @@ fn over_shards(answer: &Value, shard: &impl Fn() -> Shard) {
 }
 
 fn generate(shard: Shard) -> Generate {
-    let tokens = ["a", "b"].map(|value| TokenValue::parse(value).expect("a value"));
+    let tokens = ["a", "b"].map(|value| NewToken::parse(value).expect("a value"));
     let request = GenerateRequest {
         tokens: NewTokens::Import(tokens.to_vec()),
         key: None,

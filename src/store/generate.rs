@@ -7,10 +7,10 @@ use super::fingerprint::fingerprint;
 use super::reply::{Reply, protocol};
 use super::reserve::positions;
 use super::shard::{
-    Shard, encode_metadata, metadata_weight, number, number_or_zero, text_or_empty,
+    Shard, encode_metadata, metadata_weight, number, number_or_zero, text_or_empty, tokens_weight,
 };
 use crate::token::{
-    Created, GenerateOutcome, Holder, IdempotencyKey, Metadata, StoreError, TokenValue,
+    Created, GenerateOutcome, Holder, IdempotencyKey, Metadata, NewToken, StoreError, TokenValue,
 };
 
 /// What to add to a pool.
@@ -19,7 +19,7 @@ pub enum NewTokens {
     /// So many generated ones, 1 to [`crate::token::TOKENS_PER_CALL_MAX`].
     Generate(usize),
     /// The caller's own values, 1 to [`crate::token::TOKENS_PER_CALL_MAX`].
-    Import(Vec<TokenValue>),
+    Import(Vec<NewToken>),
 }
 
 #[derive(Debug, Clone)]
@@ -29,12 +29,14 @@ pub struct GenerateRequest {
 }
 
 impl GenerateRequest {
-    /// Tells it from another request under the same key.
+    /// Tells it from another request under the same key. A retry has the same bytes, so values count as they were
+    /// given.
     pub(super) fn fingerprint(&self) -> String {
         match &self.tokens {
             NewTokens::Generate(count) => fingerprint(["generate", &count.to_string()]),
             NewTokens::Import(tokens) => {
-                fingerprint(std::iter::once("import").chain(tokens.iter().map(TokenValue::as_str)))
+                let given = tokens.iter().map(|token| token.given().as_str());
+                fingerprint(std::iter::once("import").chain(given))
             }
         }
     }
@@ -69,6 +71,11 @@ pub(super) struct Generate {
     tokens: Vec<TokenValue>,
 }
 
+/// The values of an import, as the pool gets them.
+pub(super) fn values(tokens: &[NewToken]) -> Vec<TokenValue> {
+    tokens.iter().map(NewToken::value).cloned().collect()
+}
+
 /// Tokens as scripts keep them in one text.
 pub(super) fn split(joined: &str) -> Result<Vec<TokenValue>, StoreError> {
     let tokens = joined.split('\n').filter(|token| !token.is_empty());
@@ -81,7 +88,7 @@ impl Generate {
     pub fn new(shard: Shard, request: &GenerateRequest) -> Self {
         let tokens = match &request.tokens {
             NewTokens::Generate(count) => (0..*count).map(|_| TokenValue::generate()).collect(),
-            NewTokens::Import(tokens) => tokens.clone(),
+            NewTokens::Import(tokens) => values(tokens),
         };
         let fingerprint = request.fingerprint();
         Self {
@@ -154,7 +161,7 @@ impl Verb for Generate {
     }
 
     fn weight(&self) -> usize {
-        self.tokens.len().max(metadata_weight(&self.metadata))
+        tokens_weight(&self.tokens).max(metadata_weight(&self.metadata))
     }
 
     fn encode(&self, args: &mut Vec<Value>) {

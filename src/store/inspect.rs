@@ -4,7 +4,7 @@ use fred::types::Value;
 
 use super::batch::Verb;
 use super::reply::{Reply, metadata};
-use super::shard::Shard;
+use super::shard::{Shard, token_weight};
 use crate::token::{Metadata, State, StoreError, TokenValue, TokenView};
 
 pub(super) struct Inspect {
@@ -28,6 +28,10 @@ impl Verb for Inspect {
 
     fn shard(&self) -> &Shard {
         &self.shard
+    }
+
+    fn weight(&self) -> usize {
+        token_weight(&self.token)
     }
 
     fn encode(&self, args: &mut Vec<Value>) {

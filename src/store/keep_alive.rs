@@ -4,7 +4,7 @@ use fred::types::Value;
 
 use super::batch::Verb;
 use super::reply::Reply;
-use super::shard::{Shard, number_or_zero};
+use super::shard::{Shard, number_or_zero, token_weight};
 use crate::token::{Fence, KeepAliveOutcome, StoreError, TokenValue};
 
 pub(super) struct KeepAlive {
@@ -20,6 +20,10 @@ impl Verb for KeepAlive {
 
     fn shard(&self) -> &Shard {
         &self.shard
+    }
+
+    fn weight(&self) -> usize {
+        token_weight(&self.token)
     }
 
     fn encode(&self, args: &mut Vec<Value>) {

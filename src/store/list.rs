@@ -7,7 +7,10 @@ use fred::types::Value;
 use super::inspect::view;
 use super::reply::{Reply, protocol};
 use super::shard::{Shard, number, text_or_empty};
-use crate::token::{Invalid, State, StoreError, TokenValue, TokenView};
+use crate::token::{Invalid, State, StoreError, TokenView};
+
+/// Characters of a digest: SHA-1 in hex.
+const DIGEST_CHARS: usize = 40;
 
 /// Where a walk goes on: in which of the pool's shards, Redis's own cursor there, and how far what that gives is
 /// shown already.
@@ -23,8 +26,8 @@ pub(super) struct Cursor {
 struct Shown {
     /// Redis's cursor behind it.
     till: u64,
-    /// The last token of it that was shown, in the tokens' order.
-    after: TokenValue,
+    /// The digest of the last token of it that was shown, in the order of digests.
+    after: String,
 }
 
 /// What one call shows.
@@ -35,8 +38,8 @@ pub(super) struct Step {
 }
 
 impl Cursor {
-    /// From its public form: `<scan>.`, `<till>-<token in hex>` where a step was cut, and `.<shard>` where that is
-    /// not the first.
+    /// From its public form: `<scan>.`, `<till>~<digest>` where a step was cut, and `.<shard>` where that is not the
+    /// first.
     pub fn parse(text: Option<&str>) -> Result<Self, Invalid> {
         let Some(text) = text else {
             return Ok(Self::default());
@@ -74,39 +77,30 @@ impl Cursor {
 
 impl Shown {
     fn parse(text: &str) -> Option<Self> {
-        let (till, hex) = text.split_once('-')?;
+        let (till, after) = text.split_once('~')?;
         Some(Self {
             till: till.parse().ok()?,
-            after: from_hex(hex)?,
+            after: digest(after)?,
         })
     }
+}
+
+fn digest(text: &str) -> Option<String> {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    (text.len() == DIGEST_CHARS && text.bytes().all(hex)).then(|| text.to_owned())
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.", self.scan)?;
         if let Some(Shown { till, after }) = &self.shown {
-            write!(f, "{till}-")?;
-            let mut bytes = after.as_str().bytes();
-            bytes.try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            write!(f, "{till}~{after}")?;
         }
         match self.shard {
             0 => Ok(()),
             shard => write!(f, ".{shard}"),
         }
     }
-}
-
-fn from_hex(hex: &str) -> Option<TokenValue> {
-    let digits: Option<Vec<_>> = hex.chars().map(|digit| digit.to_digit(16)).collect();
-    let (pairs, []) = digits.as_ref()?.as_chunks::<2>() else {
-        return None;
-    };
-    let bytes = pairs
-        .iter()
-        .map(|[high, low]| u8::try_from(high * 16 + low));
-    let bytes: Vec<u8> = bytes.collect::<Result<_, _>>().ok()?;
-    TokenValue::parse(std::str::from_utf8(&bytes).ok()?).ok()
 }
 
 pub(super) fn encode(
@@ -120,7 +114,7 @@ pub(super) fn encode(
     args.push(text_or_empty(state.map(State::as_str)));
     args.push(number(cursor.scan));
     let shown = cursor.shown.as_ref();
-    args.push(text_or_empty(shown.map(|shown| shown.after.as_str())));
+    args.push(text_or_empty(shown.map(|shown| &*shown.after)));
     args.push(shown.map_or(Value::from(""), |shown| number(shown.till)));
     args.push(number(limit as u64));
     args
@@ -137,7 +131,7 @@ pub(super) fn decode(mut reply: Reply, shard: usize) -> Result<Option<Step>, Sto
                 "" => None,
                 after => Some(Shown {
                     till: read(&till)?,
-                    after: TokenValue::parse(after).map_err(|_| protocol("a token", &"text"))?,
+                    after: digest(after).ok_or_else(|| protocol("a digest", &"text"))?,
                 }),
             };
             let next = match scan.as_str() {
@@ -168,24 +162,19 @@ mod tests {
 
     #[test]
     fn a_cursor_names_its_shard_but_for_the_first() {
-        let parse = |text| Cursor::parse(Some(text));
-        for text in ["0.", "17.", "5.9-61", "5.9-61.2", "0..15"] {
+        let parse = |text: &str| Cursor::parse(Some(text));
+        let cut = format!("5.9~{}", "0af".repeat(13) + "9");
+        let in_shard_2 = format!("{cut}.2");
+        for text in ["0.", "17.", &cut, &in_shard_2, "0..15"] {
             assert_eq!(parse(text).expect("a cursor").to_string(), text);
         }
-        assert_eq!(parse("5.9-61.2").expect("a cursor").shard, 2);
-        assert_eq!(parse("5.9-61").expect("a cursor").shard, 0);
-        for text in [
-            "",
-            "5",
-            "5.61",
-            "5.-61",
-            "5.9-6",
-            "5.9-61.",
-            "5.9-61.-1",
-            "5.9-61.2.3",
-            "5.9-61.x",
-        ] {
+        assert_eq!(parse(&in_shard_2).expect("a cursor").shard, 2);
+        assert_eq!(parse(&cut).expect("a cursor").shard, 0);
+        let wrong = [".", ".-1", ".2.3", ".x", "a", "0"].map(|end| format!("{cut}{end}"));
+        let wrong = wrong.iter().map(String::as_str);
+        for text in wrong.chain(["", "5", "5.61", "5.~61", "5.9-61", "5.9~61"]) {
             assert_eq!(parse(text), Err(Cursor::unknown()), "{text}");
         }
+        assert!(parse(&cut.to_uppercase()).is_err());
     }
 }

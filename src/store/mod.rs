@@ -46,6 +46,7 @@ mod set_pool;
 mod set_user;
 mod settings;
 mod shard;
+mod spelling;
 mod start;
 mod sweep;
 mod unblock;

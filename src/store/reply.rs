@@ -181,7 +181,7 @@ impl Reply {
         if text.is_empty() {
             return Ok(None);
         }
-        Holder::parse(&text)
+        Holder::parse_stored(&text)
             .map(Some)
             .map_err(|_| protocol("a holder", &"another text"))
     }

@@ -4,7 +4,7 @@ use fred::types::Value;
 
 use super::batch::Verb;
 use super::reply::{Reply, protocol};
-use super::shard::{Shard, number};
+use super::shard::{Shard, number, tokens_weight};
 use crate::token::{StoreError, TokenValue};
 
 /// What a reservation is for.
@@ -57,7 +57,7 @@ impl Verb for Reserve {
     }
 
     fn weight(&self) -> usize {
-        self.tokens().len().max(1)
+        tokens_weight(self.tokens()).max(1)
     }
 
     fn encode(&self, args: &mut Vec<Value>) {

@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 
 use super::commit::Decision;
 use super::fill::Fill;
-use super::generate::NewTokens;
+use super::generate::{NewTokens, values};
 use super::hold::Hold;
 use super::reserve::{Reserve, Reserved, Wanted};
 use super::shard::Place;
@@ -25,7 +25,7 @@ impl Fill<'_> {
     pub async fn reserve(&self, hold: &mut Hold) -> Result<Option<Room>, StoreError> {
         match &self.request.tokens {
             NewTokens::Generate(count) => self.reserve_any(hold, *count).await,
-            NewTokens::Import(tokens) => self.reserve_these(hold, tokens).await,
+            NewTokens::Import(tokens) => self.reserve_these(hold, &values(tokens)).await,
         }
     }
 

@@ -52,8 +52,8 @@ pub(super) fn text_or_empty(value: Option<&str>) -> Value {
     value.unwrap_or_default().into()
 }
 
-/// How many bytes of metadata weigh as much as a token of a batch: about what copying them costs.
-const METADATA_BYTES_PER_WEIGHT: usize = 512;
+/// How many bytes weigh as much as one token in a batch: about what copying them costs.
+const BYTES_PER_WEIGHT: usize = 512;
 
 /// Metadata as arguments: how many members, then their names and JSON texts in turn.
 pub(super) fn encode_metadata(metadata: &Metadata, args: &mut Vec<Value>) {
@@ -66,5 +66,15 @@ pub(super) fn encode_metadata(metadata: &Metadata, args: &mut Vec<Value>) {
 
 /// What an item with this metadata weighs in a batch.
 pub(super) fn metadata_weight(metadata: &Metadata) -> usize {
-    1 + metadata.bytes() / METADATA_BYTES_PER_WEIGHT
+    1 + metadata.bytes() / BYTES_PER_WEIGHT
+}
+
+/// What an item that names this token weighs in a batch.
+pub(super) fn token_weight(token: &TokenValue) -> usize {
+    1 + token.as_str().len() / BYTES_PER_WEIGHT
+}
+
+/// What an item with these tokens weighs in a batch.
+pub(super) fn tokens_weight(tokens: &[TokenValue]) -> usize {
+    tokens.iter().map(token_weight).sum()
 }

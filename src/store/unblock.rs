@@ -4,7 +4,7 @@ use fred::types::Value;
 
 use super::batch::Verb;
 use super::reply::Reply;
-use super::shard::{Shard, number_or_zero};
+use super::shard::{Shard, number_or_zero, token_weight};
 use crate::token::{Fence, State, StoreError, TokenValue, UnblockOutcome};
 
 pub(super) struct Unblock {
@@ -42,6 +42,10 @@ impl Verb for Unblock {
 
     fn shard(&self) -> &Shard {
         &self.shard
+    }
+
+    fn weight(&self) -> usize {
+        token_weight(&self.token)
     }
 
     fn encode(&self, args: &mut Vec<Value>) {

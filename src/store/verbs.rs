@@ -1,13 +1,14 @@
 //! The verbs of pools: what handlers call. Each is an item for its batcher, sent to the token's shard; what
 //! no token names goes over all of them (`walk.rs`, `fill.rs`).
 
+use std::borrow::Cow;
+
 use super::Store;
 use super::assign::{AssignRequest, Offer};
 use super::delete::Delete;
 use super::generate::GenerateRequest;
 use super::inspect::Inspect;
 use super::keep_alive::KeepAlive;
-use super::shard::Place;
 use super::unblock::Unblock;
 use crate::metrics::Refused;
 use crate::token::{
@@ -25,8 +26,11 @@ impl Store {
         pool: &PoolName,
         request: GenerateRequest,
     ) -> Result<GenerateOutcome, StoreError> {
-        let filling = self.inner.fill(pool, &request);
-        let done = self.inner.within(true, filling).await;
+        let filling = async {
+            let request = self.inner.respelled(pool, &request).await?;
+            self.inner.fill(pool, &request).await
+        };
+        let done = self.inner.within(true, Box::pin(filling)).await;
         if let Ok(GenerateOutcome::PoolFull { .. }) = done {
             self.inner.metrics.refused(pool.as_str(), Refused::Generate);
         }
@@ -40,9 +44,16 @@ impl Store {
     pub async fn assign(
         &self,
         pool: &PoolName,
-        request: AssignRequest,
+        mut request: AssignRequest,
     ) -> Result<AssignOutcome<Offer>, StoreError> {
-        let walking = self.inner.walk(pool, &request);
+        let walking = async {
+            if let Some(name) = &request.token
+                && let Cow::Owned(nfc) = self.inner.spelling(pool, name).await?
+            {
+                request.token = Some(nfc);
+            }
+            self.inner.walk(pool, &request).await
+        };
         self.inner.within(true, walking).await
     }
 
@@ -57,18 +68,14 @@ impl Store {
         fence: Option<Fence>,
         lifetime_ms: Option<u64>,
     ) -> Result<KeepAliveOutcome, StoreError> {
-        let item = |shard| KeepAlive {
+        let item = |shard, token| KeepAlive {
             shard,
-            token: token.clone(),
+            token,
             fence,
             lifetime_ms,
         };
-        let done = self.inner.run(
-            pool,
-            Place::Token(token),
-            &self.inner.batchers.keep_alive,
-            item,
-        );
+        let batchers = &self.inner.batchers.keep_alive;
+        let done = self.inner.run_named(pool, token, batchers, item);
         Ok(done.await?.unwrap_or(KeepAliveOutcome::PoolNotFound))
     }
 
@@ -82,13 +89,9 @@ impl Store {
         token: &TokenValue,
         fence: Option<Fence>,
     ) -> Result<UnblockOutcome, StoreError> {
-        let item = |shard| Unblock::new(shard, token.clone(), fence);
-        let done = self.inner.run(
-            pool,
-            Place::Token(token),
-            &self.inner.batchers.unblock,
-            item,
-        );
+        let item = |shard, token| Unblock::new(shard, token, fence);
+        let batchers = &self.inner.batchers.unblock;
+        let done = self.inner.run_named(pool, token, batchers, item);
         Ok(done.await?.unwrap_or(UnblockOutcome::PoolNotFound))
     }
 
@@ -101,13 +104,9 @@ impl Store {
         pool: &PoolName,
         token: &TokenValue,
     ) -> Result<DeleteOutcome, StoreError> {
-        let item = |shard| Delete {
-            shard,
-            token: token.clone(),
-        };
-        let done = self
-            .inner
-            .run(pool, Place::Token(token), &self.inner.batchers.delete, item);
+        let item = |shard, token| Delete { shard, token };
+        let batchers = &self.inner.batchers.delete;
+        let done = self.inner.run_named(pool, token, batchers, item);
         Ok(done.await?.unwrap_or(DeleteOutcome::PoolNotFound))
     }
 
@@ -120,17 +119,13 @@ impl Store {
         pool: &PoolName,
         token: &TokenValue,
     ) -> Result<InspectOutcome, StoreError> {
-        let item = |shard| Inspect {
+        let item = |shard, token| Inspect {
             shard,
-            token: token.clone(),
+            token,
             with_metadata: false,
         };
-        let done = self.inner.run(
-            pool,
-            Place::Token(token),
-            &self.inner.batchers.inspect,
-            item,
-        );
+        let batchers = &self.inner.batchers.inspect;
+        let done = self.inner.run_named(pool, token, batchers, item);
         Ok(match done.await? {
             Some(Some(found)) => InspectOutcome::Found(found.view),
             Some(None) => InspectOutcome::TokenNotFound,

@@ -5,7 +5,7 @@ use fred::types::Value;
 use super::assign::{AssignRequest, granted};
 use super::batch::Verb;
 use super::reply::Reply;
-use super::shard::{Shard, number, text_or_empty};
+use super::shard::{Shard, number, text_or_empty, token_weight};
 use crate::token::{Fence, Grant, StoreError, TokenValue};
 
 /// What a waiter does.
@@ -55,6 +55,11 @@ impl Verb for Wait {
 
     fn shard(&self) -> &Shard {
         &self.shard
+    }
+
+    fn weight(&self) -> usize {
+        let offer = self.spot.offer.as_ref();
+        offer.map_or(1, |(token, _)| token_weight(token))
     }
 
     fn encode(&self, args: &mut Vec<Value>) {

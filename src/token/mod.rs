@@ -11,6 +11,7 @@ mod outcome;
 mod policy;
 pub mod rotating;
 mod setting;
+pub mod text;
 
 pub use flow::{Flow, FlowLimits, FlowsLimits};
 pub use kind::Kind;
@@ -22,6 +23,7 @@ pub use outcome::{
 };
 pub use policy::{Born, OnLapse, Policy, PolicyPatch};
 pub use setting::{KeyIds, Setting, Settings};
+pub use text::NewToken;
 
 use std::fmt;
 use std::time::Duration;
@@ -29,9 +31,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Most bytes of a token's value or a holder's label. Long enough for any URL-safe credential, short
-/// enough that a record stays small.
-pub const VALUE_BYTES_MAX: usize = 256;
+/// Most bytes of a token's value: a JWT or a cookie, as browsers and proxies take them. Redis keeps two copies of it.
+pub const TOKEN_BYTES_MAX: usize = 4096;
+/// Most bytes of a holder's label. It is a part of the record.
+pub const HOLDER_BYTES_MAX: usize = 256;
 /// Most characters of an `Idempotency-Key`.
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 128;
 /// Longest that an assign waits for a token: what common proxies let a request take.
@@ -56,21 +59,6 @@ pub const DEFAULT_POOL: &str = "default";
 #[error("{0}")]
 pub struct Invalid(pub String);
 
-fn printable(value: &str, what: &str, bytes_max: usize) -> Result<(), Invalid> {
-    if value.is_empty() || value.len() > bytes_max {
-        return Err(Invalid(format!(
-            "{what} must have 1 to {bytes_max} bytes, not {}",
-            value.len()
-        )));
-    }
-    if value.chars().any(char::is_control) {
-        return Err(Invalid(format!(
-            "{what} must not contain control characters"
-        )));
-    }
-    Ok(())
-}
-
 macro_rules! text_newtype {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -79,7 +67,6 @@ macro_rules! text_newtype {
         pub struct $name(String);
 
         impl $name {
-            /// The text as the caller gave it.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -113,16 +100,17 @@ text_newtype! {
     PoolName
 }
 text_newtype! {
-    /// A token's value: 1 to [`VALUE_BYTES_MAX`] bytes of UTF-8 without control characters.
+    /// A token's value: 1 to [`TOKEN_BYTES_MAX`] bytes of UTF-8 without control characters. This is the loose rule,
+    /// for values that name an existing token. [`NewToken`] has the strict one.
     TokenValue
 }
 text_newtype! {
-    /// A label for who holds a lease: 1 to [`VALUE_BYTES_MAX`] bytes of UTF-8 without control
-    /// characters.
+    /// A label for who holds a lease: 1 to [`HOLDER_BYTES_MAX`] bytes of UTF-8 in NFC, without control characters,
+    /// invisible ones and outer white space.
     Holder
 }
 text_newtype! {
-    /// An `Idempotency-Key`: 1 to [`IDEMPOTENCY_KEY_CHARS_MAX`] printable ASCII characters.
+    /// An `Idempotency-Key`: 1 to [`IDEMPOTENCY_KEY_CHARS_MAX`] printable ASCII characters, no space at either end.
     IdempotencyKey
 }
 
@@ -188,7 +176,7 @@ impl TokenValue {
     /// # Errors
     /// When the value is empty, too long, or has control characters.
     pub fn parse(value: &str) -> Result<Self, Invalid> {
-        printable(value, "a token", VALUE_BYTES_MAX)?;
+        text::printable(value, "a token", TOKEN_BYTES_MAX)?;
         Ok(Self(value.to_owned()))
     }
 
@@ -213,24 +201,35 @@ impl TokenValue {
 
 impl Holder {
     /// # Errors
-    /// When the label is empty, too long, or has control characters.
+    /// When the label is empty or too long, or has control characters, invisible ones or outer white space.
     pub fn parse(value: &str) -> Result<Self, Invalid> {
-        printable(value, "a holder", VALUE_BYTES_MAX)?;
+        let label = text::strict(value, "a holder", HOLDER_BYTES_MAX)?;
+        Ok(Self(label.into_owned()))
+    }
+
+    /// A label as the store keeps it: an older version took any printable one.
+    ///
+    /// # Errors
+    /// When the label is empty, too long, or has control characters.
+    pub fn parse_stored(value: &str) -> Result<Self, Invalid> {
+        text::printable(value, "a holder", HOLDER_BYTES_MAX)?;
         Ok(Self(value.to_owned()))
     }
 }
 
 impl IdempotencyKey {
     /// # Errors
-    /// When the key is empty, too long, or not printable ASCII.
+    /// When the key is empty, too long, not printable ASCII, or has a space at either end. HTTP drops those spaces,
+    /// so two keys that differ only in them would name one operation.
     pub fn parse(value: &str) -> Result<Self, Invalid> {
         let fits = (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&value.len())
-            && value.bytes().all(|b| (0x20..=0x7e).contains(&b));
+            && value.bytes().all(|b| (0x20..=0x7e).contains(&b))
+            && value.trim_ascii() == value;
         if fits {
             Ok(Self(value.to_owned()))
         } else {
             Err(Invalid(format!(
-                "an Idempotency-Key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters"
+                "an Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters, no space at either end"
             )))
         }
     }

@@ -49,10 +49,14 @@ impl Service {
             actix_web::rt::System::new().block_on(async move {
                 let server = HttpServer::new(move || {
                     let (answers, log) = (answers.clone(), log.clone());
-                    App::new().default_service(web::to(move |request, body| {
-                        let answer = answer(&request, &body, &*answers, &log);
-                        async move { answer }
-                    }))
+                    // As much as the real service takes.
+                    let limit = web::PayloadConfig::new(1024 * 1024);
+                    App::new()
+                        .app_data(limit)
+                        .default_service(web::to(move |request, body| {
+                            let answer = answer(&request, &body, &*answers, &log);
+                            async move { answer }
+                        }))
                 })
                 .workers(1)
                 .disable_signals()

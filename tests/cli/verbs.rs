@@ -227,6 +227,41 @@ fn a_bad_line_stops_an_import_before_anything_is_sent() {
 }
 
 #[test]
+fn an_import_names_the_lines_of_values_that_look_like_others() {
+    let service = well(60.0);
+    let lines = "seat-1\nseat-1 \n seat-1\nseat-1\u{200b}\nseat\u{ad}-1\n";
+    let output = import(&service, lines.as_bytes());
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = text(&output.stderr);
+    for told in [
+        "line 2: a token must not end with the white space U+0020",
+        "line 3: a token must not begin with the white space U+0020",
+        "line 4: a token must not contain the invisible character U+200B",
+        "line 5: a token must not contain the invisible character U+00AD",
+    ] {
+        assert!(stderr.contains(told), "{stderr}");
+    }
+    assert!(!stderr.contains("line 1:"), "{stderr}");
+    assert!(service.seen("generate").is_empty());
+}
+
+#[test]
+fn an_import_of_long_tokens_is_cut_by_bytes() {
+    let service = Service::start(|seen, _| {
+        let sent = &seen.body["tokens"];
+        (201, None, json!({"tokens": sent, "existing": 0}))
+    });
+    let lines = (0..400).map(|n| format!("{n:04}{}\n", "x".repeat(4_092)));
+    let output = import(&service, lines.collect::<String>().as_bytes());
+    assert_eq!(text(&output.stdout), "400 new, 0 existing in default\n");
+    let calls = service.seen("generate");
+    let sizes = calls
+        .iter()
+        .map(|call| call.body["tokens"].as_array().map_or(0, Vec::len));
+    assert_eq!(sizes.collect::<Vec<_>>(), [243, 157]);
+}
+
+#[test]
 fn the_version_says_which_build_it_is() {
     let output = Command::new(env!("CARGO_BIN_EXE_tokend"))
         .arg("--version")

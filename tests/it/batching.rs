@@ -350,3 +350,23 @@ async fn a_store_that_stops_answers_what_is_queued() {
     assert!(after.is_err(), "{after:?}");
     signal(pid, "CONT");
 }
+
+#[tokio::test]
+async fn a_call_about_long_tokens_has_fewer_items() {
+    let f = Fixture::new().await;
+    let long = "x".repeat(TOKEN_BYTES_MAX);
+    let pool = f.filled("p", PolicyPatch::default(), &["a", &long]).await;
+    // All are queued before the first call goes out: this test has one thread.
+    let mut calls = Vec::new();
+    for name in ["a", &long] {
+        let before = batches(&f, "inspect").0;
+        let name = token(name);
+        let looks = (0..600).map(|_| f.store.inspect(&pool, &name));
+        for found in join_all(looks).await {
+            assert!(matches!(found, Ok(InspectOutcome::Found(_))), "{found:?}");
+        }
+        calls.push(batches(&f, "inspect").0 - before);
+    }
+    // 4,096 bytes weigh as much as 9 short tokens: 111 of them go with one call.
+    assert_eq!(calls, [1, 6]);
+}

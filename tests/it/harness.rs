@@ -9,7 +9,7 @@ use fred::types::{Key, Value};
 use tokend::metrics::Metrics;
 use tokend::store::{AssignRequest, Durability, GenerateRequest, NewTokens, Store, StoreConfig};
 use tokend::token::{
-    AssignOutcome, FlowsLimits, GenerateOutcome, Grant, Holder, IdempotencyKey, Policy,
+    AssignOutcome, FlowsLimits, GenerateOutcome, Grant, Holder, IdempotencyKey, NewToken, Policy,
     PolicyPatch, PoolName, TokenValue,
 };
 use tokio::sync::OnceCell;
@@ -87,6 +87,10 @@ pub fn pool(name: &str) -> PoolName {
 
 pub fn token(value: &str) -> TokenValue {
     TokenValue::parse(value).expect("a token")
+}
+
+pub fn new_token(value: &str) -> NewToken {
+    NewToken::parse(value).expect("a new token")
 }
 
 pub fn holder(value: &str) -> Option<Holder> {
@@ -181,7 +185,7 @@ impl Fixture {
 
     pub async fn import(&self, pool: &PoolName, tokens: &[&str]) -> GenerateOutcome {
         let request = GenerateRequest {
-            tokens: NewTokens::Import(tokens.iter().map(|value| token(value)).collect()),
+            tokens: NewTokens::Import(tokens.iter().map(|value| new_token(value)).collect()),
             key: None,
         };
         self.store.generate(pool, request).await.expect("generate")

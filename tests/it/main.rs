@@ -30,6 +30,7 @@ mod replicas;
 mod scripts;
 mod settings;
 mod shards;
+mod spelling;
 #[path = "../support/mod.rs"]
 mod support;
 mod topologies;

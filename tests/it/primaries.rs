@@ -58,7 +58,7 @@ async fn one_seat(store: &Store, name: &str) -> PoolName {
     let put = store.put_pool(&pool, PolicyPatch::default()).await;
     put.expect("a pool");
     let request = tokend::store::GenerateRequest {
-        tokens: tokend::store::NewTokens::Import(vec![token("seat")]),
+        tokens: tokend::store::NewTokens::Import(vec![new_token("seat")]),
         key: None,
     };
     store.generate(&pool, request).await.expect("a token");

@@ -416,7 +416,7 @@ async fn a_pool_deleted_and_made_again_under_load_repeats_no_fence() {
             let pool = &pool;
             async move {
                 if n % 5 == 0 {
-                    let tokens = NewTokens::Import(vec![token("a"), token("b"), token("c")]);
+                    let tokens = NewTokens::Import(["a", "b", "c"].map(new_token).into());
                     let request = GenerateRequest { tokens, key: None };
                     drop(
                         fixture

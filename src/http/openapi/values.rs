@@ -7,12 +7,14 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::http::answer::{Seconds, Timestamp};
 use crate::token::{
-    Fence, Holder, IDEMPOTENCY_KEY_CHARS_MAX, OnLapse, PoolName, State, TokenValue,
-    VALUE_BYTES_MAX, WAIT_MAX,
+    Fence, HOLDER_BYTES_MAX, Holder, IDEMPOTENCY_KEY_CHARS_MAX, NewToken, OnLapse, PoolName, State,
+    TOKEN_BYTES_MAX, TokenValue, WAIT_MAX,
 };
 
 /// No control characters.
 const PRINTABLE: &str = r"^[^\x00-\x1f\x7f-\x9f]*$";
+/// Nor a space at either end. That other invisible characters are refused too is more than a pattern can say.
+const TRIMMED: &str = r"^[^\x00-\x20\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\x9f])?$";
 /// Shortest and longest duration, in seconds.
 const DURATION_S: (f64, f64) = (1.0, 2_592_000.0);
 
@@ -34,10 +36,10 @@ fn text(description: &str) -> ObjectBuilder {
         .description(Some(description))
 }
 
-fn printable(description: &str) -> ObjectBuilder {
+fn printable(description: &str, bytes_max: usize) -> ObjectBuilder {
     text(description)
         .min_length(Some(1))
-        .max_length(Some(VALUE_BYTES_MAX))
+        .max_length(Some(bytes_max))
         .pattern(Some(PRINTABLE))
 }
 
@@ -69,9 +71,21 @@ pub enum PageLimit {}
 pub enum Text {}
 
 schemas! {
-    TokenValue: printable("A pool's token: 1 to 256 bytes, no control characters.").examples([json!("seat-1")]);
-    Holder: printable("A label for who holds a lease: 1 to 256 bytes, no control characters.")
-        .examples([json!("worker-7")]);
+    TokenValue: printable("A pool's token: 1 to 4096 bytes, no control characters.", TOKEN_BYTES_MAX)
+        .examples([json!("seat-1")]);
+    NewToken: printable(
+        "A new token: 1 to 4096 bytes, no control or invisible characters, no white space at either end. It is stored \
+         in Unicode's NFC.",
+        TOKEN_BYTES_MAX,
+    )
+    .pattern(Some(TRIMMED))
+    .examples([json!("seat-1")]);
+    Holder: printable(
+        "A label for who holds a lease: 1 to 256 bytes, no control characters. In a request also no invisible ones and \
+         no white space at either end; it is kept in Unicode's NFC.",
+        HOLDER_BYTES_MAX,
+    )
+    .examples([json!("worker-7")]);
     Timestamp: text("A moment: RFC 3339, UTC, with milliseconds.")
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
         .pattern(Some(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"))

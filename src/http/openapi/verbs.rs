@@ -9,7 +9,7 @@ use super::schemas::Shape;
 use super::values::{Duration, Key, Waiting};
 use crate::http::problem::Slug;
 use crate::http::tokens::{Assigned, Deleted, Generated, Inspected, Kept, Released};
-use crate::token::{Fence, Holder, PoolName, TokenValue};
+use crate::token::{Fence, Holder, NewToken, PoolName, TokenValue};
 
 /// How many tokens to make.
 #[derive(ToSchema)]
@@ -24,7 +24,7 @@ struct GenerateCount {
 #[allow(dead_code)] // for its schema
 struct GenerateImport {
     #[schema(min_items = 1, max_items = 10_000)]
-    tokens: Vec<TokenValue>,
+    tokens: Vec<NewToken>,
 }
 
 /// What to assign; everything may be absent.

@@ -80,8 +80,11 @@ async fn imported_values_are_checked_one_by_one() {
         (json!({"tokens": ["a\nb"]}), "tokens[0]"),
         (json!({"tokens": ["a\u{7f}"]}), "tokens[0]"),
         (json!({"tokens": ["a\u{85}"]}), "tokens[0]"),
-        (json!({"tokens": ["a".repeat(257)]}), "tokens[0]"),
-        (json!({"tokens": ["é".repeat(129)]}), "tokens[0]"),
+        (json!({"tokens": ["a".repeat(4097)]}), "tokens[0]"),
+        (json!({"tokens": ["é".repeat(2049)]}), "tokens[0]"),
+        (json!({"tokens": ["a", "b "]}), "tokens[1]"),
+        (json!({"tokens": ["a", "\u{200b}b"]}), "tokens[1]"),
+        (json!({"tokens": ["\u{feff}a"]}), "tokens[0]"),
         (json!({"tokens": ["a"], "count": 1}), "tokens"),
         (json!({"tokens": ["a"], "cuont": 1}), "cuont"),
     ];
@@ -103,9 +106,11 @@ fn wrong_members() -> Vec<(&'static str, Vec<&'static str>, Vec<Value>)> {
         json!(true),
         json!(""),
         json!("a\tb"),
-        json!("a".repeat(257)),
+        json!("a".repeat(4097)),
     ];
-    let holder = token.clone();
+    let mut holder = token.clone();
+    holder.extend(["pod-1 ", " pod-1", "pod\u{200b}1", "pod\u{ad}1"].map(|label| json!(label)));
+    holder.push(json!("a".repeat(257)));
     let fence = vec![
         json!(0),
         json!(-1),

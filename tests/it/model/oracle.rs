@@ -370,7 +370,7 @@ impl Model {
         let mut existing = 0;
         match (request, answer) {
             (NewTokens::Import(wished), _) => {
-                for token in wished {
+                for token in wished.iter().map(NewToken::value) {
                     if self.tokens.contains_key(token) || new.contains(token) {
                         existing += 1;
                     } else {

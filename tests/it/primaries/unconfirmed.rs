@@ -26,7 +26,7 @@ async fn seats_whose_grants_nobody_confirmed_come_back() {
         ..PolicyPatch::default()
     };
     memory.put_pool(&pool, patch).await.expect("a pool");
-    let tokens = ["a", "b", "c", "d", "e"].map(token).into();
+    let tokens = ["a", "b", "c", "d", "e"].map(new_token).into();
     let request = tokend::store::GenerateRequest {
         tokens: tokend::store::NewTokens::Import(tokens),
         key: None,
@@ -147,7 +147,7 @@ async fn a_grant_that_nobody_was_told_of_is_given_back_once_redis_is_there_again
     };
     f.put_pool(&pool, patch).await.expect("a pool");
     let request = tokend::store::GenerateRequest {
-        tokens: tokend::store::NewTokens::Import(vec![token("seat")]),
+        tokens: tokend::store::NewTokens::Import(vec![new_token("seat")]),
         key: None,
     };
     f.generate(&pool, request).await.expect("a token");

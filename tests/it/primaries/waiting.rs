@@ -22,7 +22,7 @@ async fn spread(store: &Store) -> PoolName {
     };
     store.put_pool(&pool, patch).await.expect("a pool");
     let request = GenerateRequest {
-        tokens: NewTokens::Import(vec![token("seat")]),
+        tokens: NewTokens::Import(vec![new_token("seat")]),
         key: None,
     };
     store.generate(&pool, request).await.expect("a token");

@@ -322,17 +322,15 @@ async fn weird_tokens_and_holders_come_back_byte_by_byte() {
     let p = f.pool("seats", policy(60, 0, 5)).await;
     for value in weird_values() {
         f.import(&p, &[value.as_str()]).await;
+        let label = holder(value.get(..HOLDER_BYTES_MAX).unwrap_or(&value));
         let request = AssignRequest {
-            holder: holder(&value),
+            holder: label.clone(),
             ..named(&value)
         };
         let grant = f.granted(&p, request).await;
         assert_eq!(grant.token.as_str(), value);
-        assert_eq!(grant.holder, holder(&value));
-        assert_eq!(
-            f.look(&p, &value).await.and_then(|view| view.holder),
-            holder(&value)
-        );
+        assert_eq!(grant.holder, label);
+        assert_eq!(f.look(&p, &value).await.and_then(|view| view.holder), label);
         f.unblock(&p, &value, Some(grant.fence)).await;
     }
     let all = weird_values().len() as u64;

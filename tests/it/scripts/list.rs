@@ -156,13 +156,17 @@ async fn deadlines_that_have_passed_have_happened() {
 }
 
 #[tokio::test]
-async fn weird_values_make_good_cursors() {
+async fn weird_and_long_values_make_good_cursors() {
     let f = Fixture::new().await;
     let p = f.pool("seats", policy(60, 0, 0)).await;
     let weird = weird_values();
     f.import(&p, &weird.iter().map(String::as_str).collect::<Vec<_>>())
         .await;
-    let seen = f.walk(&p, None, 1, async |_| {}).await;
+    let cursor_is_short = async |page: &Page| {
+        let length = page.cursor.as_ref().map_or(0, String::len);
+        assert!(length <= 100, "a cursor of {length} characters");
+    };
+    let seen = f.walk(&p, None, 1, cursor_is_short).await;
     assert_eq!(names(&seen), weird.into_iter().collect());
 }
 
@@ -178,16 +182,14 @@ async fn a_cursor_that_no_page_gave_is_refused() {
         "-1.",
         "0.é",
         "0.61",
-        "0.-61",
-        "0.0-",
-        "0.0-6",
-        "0.0-zz",
-        "0.0-00",
-        "0.0-ff",
-        "0.0-61-61",
-        "1.0-61.61",
+        "0.~da39a3ee5e6b4b0d3255bfef95601890afd80709",
+        "0.0~",
+        "0.0~6",
+        "0.0-61",
+        "0.0~da39a3ee5e6b4b0d3255bfef95601890afd8070g",
+        "1.0~da39a3ee5e6b4b0d3255bfef95601890afd80709.61.61",
         "99999999999999999999.",
-        "0.99999999999999999999-61",
+        "0.99999999999999999999~da39a3ee5e6b4b0d3255bfef95601890afd80709",
     ] {
         let page = f.store.list_tokens(&p, None, Some(cursor), 10).await;
         let refused = page.expect("list").expect("the pool").is_err();

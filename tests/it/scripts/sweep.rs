@@ -58,6 +58,27 @@ async fn it_settles_what_is_due_and_a_second_one_finds_the_rest() {
 }
 
 #[tokio::test]
+async fn a_call_settles_fewer_long_tokens() {
+    let f = Fixture::new().await;
+    let p = f.pool("seats", policy(60, 0, 0)).await;
+    let long = |n| format!("{n:04}{}", "x".repeat(TOKEN_BYTES_MAX - 4));
+    for part in [0..200, 200..400] {
+        let tokens: Vec<_> = part.map(long).collect();
+        let tokens: Vec<_> = tokens.iter().map(String::as_str).collect();
+        f.import(&p, &tokens).await;
+    }
+    let any: &[&str] = &["", "", "", "0", "", "0", ""];
+    f.raw("assign", &p, &vec![any; 400]).await;
+    let f = f.without_sweeper().await;
+    f.pass(&p, secs(61)).await;
+    // One of 4,096 bytes counts as 9 entries; 100 are taken at once.
+    assert_eq!(f.sweep(&p, 1_000).await, (200, true));
+    assert_eq!(f.sweep(&p, 1_000).await.0, 200);
+    assert_eq!(f.stored_free(&p).await, 400);
+    f.assert_structure().await;
+}
+
+#[tokio::test]
 async fn one_pools_many_lapses_do_not_starve_its_neighbours() {
     let f = Fixture::new().await;
     let (mut big, mut small) = (None, Vec::new());
