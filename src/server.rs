@@ -131,9 +131,9 @@ fn routes(config: &mut web::ServiceConfig, with_dump: bool) {
         }
         allow.push(Method::OPTIONS.to_string());
         let allow = allow.join(", ");
-        let options = show_options(allow.clone()).guard(guard::Options());
-        let resource = resource.route(options);
-        config.service(resource.default_service(method_not_allowed(allow)));
+        let otherwise = method_not_allowed(&allow);
+        let options = show_options(allow).guard(guard::Options());
+        config.service(resource.route(options).default_service(otherwise));
     }
     config.default_service(web::to(not_found));
 }
@@ -148,9 +148,9 @@ fn allowing(allow: &str) -> HttpResponse {
     response.insert_header((header::ALLOW, allow)).finish()
 }
 
-fn method_not_allowed(allow: String) -> Route {
+fn method_not_allowed(allow: &str) -> Route {
     let problem = Problem::new(Slug::MethodNotAllowed, format!("this path takes {allow}"));
-    let problem = match HeaderValue::from_str(&allow) {
+    let problem = match HeaderValue::from_str(allow) {
         Ok(allow) => problem.with_header(header::ALLOW, allow),
         Err(_) => problem,
     };

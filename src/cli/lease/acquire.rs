@@ -106,11 +106,11 @@ fn waiting(request: &AssignRequest, left: Option<Duration>) -> AssignRequest {
     }
 }
 
-/// One try. The grant of a request that waited was made at an unknown moment between request and
-/// answer: counted from before the request, the lease may seem to be over when it begins. So ask
-/// again without waiting: the same key finds the same grant, with the time that it has left. Of the
-/// moments that surely lie before the service's count, that is the latest one known, and asking
-/// changes nothing: a keep-alive would move the deadline.
+/// One try. A request that waited was granted at an unknown moment between request and answer.
+/// Counted from before the request, its lease may seem to be over when it begins. So ask again
+/// without waiting: the same key finds the same grant, and the answer says how much of it is left.
+/// Counted from before *that* request, our deadline is never later than the service's. A keep-alive
+/// would serve too, but it moves the deadline, and its lost answer would need a retry of its own.
 async fn attempt(
     client: &Client,
     pool: &PoolName,

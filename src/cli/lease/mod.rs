@@ -108,7 +108,8 @@ pub async fn run(client: Client, args: LeaseArgs) -> Result<ExitCode, Failure> {
     };
     let outcome = acquire::acquire(&client, &args.pool, &request, args.wait_for, &mut signals);
     let (acquired, interrupted) = match outcome.await? {
-        Outcome::Granted(acquired) => (acquired, None),
+        // A ^C that came with the grant is not COMMAND's: it has not started.
+        Outcome::Granted(acquired) => (acquired, signals.pending().await),
         Outcome::Interrupted(signal, Some(acquired)) => (acquired, Some(signal)),
         Outcome::Interrupted(signal, None) => {
             return Ok(ExitCode::from(process::code_of_signal(signal)));

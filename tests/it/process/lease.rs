@@ -169,10 +169,11 @@ async fn a_lease_that_was_waited_for_longer_than_it_lasts_is_kept() {
 async fn a_wait_that_a_signal_ends_leaves_no_token_held() {
     let directory = Directory::new();
     let service = service(&directory).await;
-    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+    // Signals that COMMAND gets too, should it have the token already.
+    for (signal, code) in [("TERM", 143), ("HUP", 129)] {
         let asked = json!({"lifetime": 3_600});
         let (_, held) = service.post("/v1/pools/seats/assign", asked).await;
-        let waits = ["lease", "seats", "--wait-for", "10m", "--", "true"];
+        let waits = ["lease", "seats", "--wait-for", "10m", "--", "sleep", "600"];
         let mut child = service
             .cli(&directory, &waits)
             .stderr(Stdio::null())
