@@ -8,7 +8,7 @@ use actix_web::dev::Server;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{KeepAlive, Method};
 use actix_web::middleware::from_fn;
-use actix_web::{App as Routes, HttpServer, Route, guard, web};
+use actix_web::{App as Routes, HttpRequest, HttpResponse, HttpServer, Route, guard, web};
 
 use crate::flows::Flows;
 use crate::http::closing::close_when_shutting_down;
@@ -18,6 +18,7 @@ use crate::http::dump::{self, Dumping};
 use crate::http::foreign::{Foreign, count_foreign_from_zero};
 use crate::http::observe::{catch_panics, count_problems_from_zero, observe};
 use crate::http::problem::{Problem, Slug, list_problems, show_problem};
+use crate::http::slash::{Documents, trim_slash};
 use crate::http::system::{ShuttingDown, show_livez, show_metrics, show_readyz};
 use crate::http::{oauth, one_time, pools, sessions, temporary, token, tokens};
 use crate::metrics::Metrics;
@@ -105,8 +106,15 @@ fn route_table() -> Vec<(Method, &'static str, Route)> {
     ]
 }
 
-/// Registers the table: one resource per path, which answers 405 to every other method. A dump that is not
-/// asked for has no path at all.
+/// The paths that answer a GET.
+fn documents() -> Documents {
+    let table = route_table().into_iter();
+    let documents = table.filter(|(method, ..)| method == Method::GET);
+    Documents(documents.map(|(_, path, _)| path).collect())
+}
+
+/// Registers the table: one resource per path. It answers OPTIONS by the methods that it takes, and 405 to every other
+/// method. A dump that is not asked for has no path at all.
 fn routes(config: &mut web::ServiceConfig, with_dump: bool) {
     let mut table = route_table();
     table.retain(|(_, path, _)| with_dump || *path != dump::PATH);
@@ -122,9 +130,23 @@ fn routes(config: &mut web::ServiceConfig, with_dump: bool) {
             }
             resource = resource.route(route.guard(methods));
         }
-        config.service(resource.default_service(method_not_allowed(&allow.join(", "))));
+        allow.push(Method::OPTIONS.to_string());
+        let allow = allow.join(", ");
+        let otherwise = method_not_allowed(&allow);
+        let options = show_options(allow).guard(guard::Options());
+        config.service(resource.route(options).default_service(otherwise));
     }
     config.default_service(web::to(not_found));
+}
+
+/// RFC 9110, 9.3.7. Load balancers ask it to see whether the service lives.
+fn show_options(allow: String) -> Route {
+    web::to(move || std::future::ready(allowing(&allow)))
+}
+
+fn allowing(allow: &str) -> HttpResponse {
+    let mut response = HttpResponse::NoContent();
+    response.insert_header((header::ALLOW, allow)).finish()
 }
 
 fn method_not_allowed(allow: &str) -> Route {
@@ -136,7 +158,11 @@ fn method_not_allowed(allow: &str) -> Route {
     web::to(move || std::future::ready(Err::<&str, _>(problem.clone())))
 }
 
-async fn not_found() -> Result<&'static str, Problem> {
+/// `OPTIONS *` asks about the service as a whole; nothing else is at an unknown path.
+async fn not_found(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    if request.method() == Method::OPTIONS && request.path() == "*" {
+        return Ok(allowing("GET, HEAD, POST, PUT, DELETE, OPTIONS"));
+    }
     Err(Problem::new(
         Slug::NotFound,
         "there is nothing at this path",
@@ -162,6 +188,7 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
     let traces = web::Data::new(app.traces);
     let connections = app.shutting_down.clone();
     let shutting_down = web::Data::new(app.shutting_down);
+    let documents = web::Data::new(documents());
     let server = HttpServer::new(move || {
         Routes::new()
             .app_data(store.clone())
@@ -172,9 +199,11 @@ pub fn start(listener: TcpListener, app: App, workers: usize) -> std::io::Result
             .app_data(traces.clone())
             .app_data(shutting_down.clone())
             .app_data(dumping.clone())
+            .app_data(documents.clone())
             .wrap(from_fn(catch_panics))
             .wrap(cors(&origins))
             .wrap(from_fn(observe))
+            .wrap(from_fn(trim_slash))
             .wrap(from_fn(close_when_shutting_down)) // the last is the outermost
             .configure(|config| routes(config, with_dump))
     })
@@ -210,7 +239,12 @@ mod tests {
     /// The real table; without a store, so only for requests that no handler sees.
     async fn answer(method: Method, path: &str) -> ServiceResponse {
         let table = |config: &mut web::ServiceConfig| routes(config, true);
-        let app = init_service(Routes::new().wrap(from_fn(observe)).configure(table)).await;
+        let app = Routes::new()
+            .app_data(web::Data::new(documents()))
+            .wrap(from_fn(observe))
+            .wrap(from_fn(trim_slash))
+            .configure(table);
+        let app = init_service(app).await;
         let request = TestRequest::with_uri(path).method(method).to_request();
         call_service(&app, request).await.map_into_boxed_body()
     }
@@ -222,7 +256,9 @@ mod tests {
             "/tokens/assign/",
             "/tokens",
             "/v1/pools/a/b/c",
-            "/v1/pools/",
+            "/v1/pools//",
+            "/livez//",
+            "//livez/",
         ] {
             let response = answer(Method::GET, path).await;
             assert_eq!(response.status(), 404, "{path}");
@@ -235,25 +271,30 @@ mod tests {
     #[actix_web::test]
     async fn another_method_is_told_which_are_allowed() {
         let cases = [
-            (Method::GET, "/tokens/assign", "POST"),
-            (Method::HEAD, "/tokens/assign", "POST"),
-            (Method::GET, "/v1/pools/a/assign", "POST"),
-            (Method::POST, "/tokens/delete", "DELETE"),
-            (Method::GET, "/v1/pools/a/delete", "POST, DELETE"),
-            (Method::POST, "/v1/pools/a", "GET, HEAD, PUT, DELETE"),
-            (Method::POST, "/v1/pools", "GET, HEAD"),
-            (Method::OPTIONS, "/livez", "GET, HEAD"),
-            (Method::GET, "/token", "POST, PUT, DELETE"),
-            (Method::GET, "/dump", "HEAD"),
+            (Method::GET, "/tokens/assign", "POST, OPTIONS"),
+            (Method::HEAD, "/tokens/assign", "POST, OPTIONS"),
+            (Method::GET, "/v1/pools/a/assign", "POST, OPTIONS"),
+            (Method::POST, "/tokens/delete", "DELETE, OPTIONS"),
+            (Method::GET, "/v1/pools/a/delete", "POST, DELETE, OPTIONS"),
+            (
+                Method::POST,
+                "/v1/pools/a",
+                "GET, HEAD, PUT, DELETE, OPTIONS",
+            ),
+            (Method::POST, "/v1/pools", "GET, HEAD, OPTIONS"),
+            (Method::GET, "/token", "POST, PUT, DELETE, OPTIONS"),
+            (Method::GET, "/dump", "HEAD, OPTIONS"),
         ];
         for (method, path, allow) in cases {
-            let response = answer(method.clone(), path).await;
-            assert_eq!(response.status(), 405, "{method} {path}");
-            let told = response.headers().get(header::ALLOW);
-            assert!(
-                told.is_some_and(|it| it == allow),
-                "{method} {path}: {told:?}"
-            );
+            for (method, status) in [(method, 405), (Method::OPTIONS, 204)] {
+                let response = answer(method.clone(), path).await;
+                assert_eq!(response.status(), status, "{method} {path}");
+                let told = response.headers().get(header::ALLOW);
+                assert!(
+                    told.is_some_and(|it| it == allow),
+                    "{method} {path}: {told:?}"
+                );
+            }
         }
     }
 

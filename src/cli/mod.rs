@@ -155,7 +155,7 @@ pub enum ClientCommand {
     Import(import::ImportArgs),
     /// Lease a token: a random free one, or the one named.
     Assign(tokens::AssignArgs),
-    /// Extend a lease, or restart the idle clock of a free token.
+    /// Extend a lease. Exits with 76 where the token is free: its idle clock restarts, but the lease is lost.
     KeepAlive(tokens::KeepAliveArgs),
     /// Give a token back.
     Unblock(tokens::UnblockArgs),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::client::{self, AssignRequest, Client, Grant, TokenRequest, TokenState};
-use super::error::Failure;
+use super::error::{EXIT_LEASE_LOST, Failure};
 use super::output::{self, Output};
 use super::{PoolArg, duration};
 use crate::token::{Fence, Holder, IdempotencyKey, Invalid, TOKENS_PER_CALL_MAX, TokenValue};
@@ -103,7 +103,7 @@ pub async fn assign(client: &Client, output: Output, args: AssignArgs) -> Result
 }
 
 /// # Errors
-/// When the service refuses or the output cannot be written.
+/// When the token is free, the service refuses, or the output cannot be written.
 pub async fn keep_alive(
     client: &Client,
     output: Output,
@@ -117,7 +117,17 @@ pub async fn keep_alive(
     let answer = client
         .keep_alive(&args.pool.name, &request, client::REQUEST_TIMEOUT)
         .await?;
-    output.answer(&answer, show_state)
+    output.answer(&answer, show_state)?;
+    match answer.value.lease() {
+        Some(_) => Ok(()),
+        None => Err(Failure {
+            message: format!(
+                "the lease is lost: the token is {} and nobody holds it; only its idle clock was restarted",
+                output::one_line(&answer.value.state)
+            ),
+            code: EXIT_LEASE_LOST,
+        }),
+    }
 }
 
 /// # Errors
@@ -178,6 +188,7 @@ fn show_state(state: &TokenState) -> String {
         ("granted at", state.granted_at.clone()),
         ("expires at", state.expires_at.clone()),
         ("expires in", state.expires_in.map(remaining)),
+        ("idle expires at", state.idle_expires_at.clone()),
         ("available at", state.available_at.clone()),
     ];
     rows.extend(

@@ -124,5 +124,18 @@ pub struct TokenState {
     pub granted_at: Option<String>,
     pub expires_at: Option<String>,
     pub expires_in: Option<f64>,
+    pub idle_expires_at: Option<String>,
     pub available_at: Option<String>,
+}
+
+/// The state of a token that somebody holds.
+const HELD: &str = "held";
+
+impl TokenState {
+    /// The seconds that the lease has left. `None`: nobody holds the token, whatever times the answer has; an
+    /// older service gives a free one `expires_in` too.
+    #[must_use]
+    pub fn lease(&self) -> Option<f64> {
+        self.expires_in.filter(|_| self.state == HELD)
+    }
 }

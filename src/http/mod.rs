@@ -26,6 +26,7 @@ pub mod problem;
 pub mod raw;
 mod reference;
 pub mod sessions;
+pub mod slash;
 pub mod slugs;
 pub mod system;
 pub mod temporary;

@@ -82,6 +82,8 @@ pub fn count_problems_from_zero(metrics: &Metrics) {
 struct Watch {
     route: String,
     method: &'static str,
+    /// A probe or a scrape, answered well, is worth no line.
+    routine: bool,
     id: String,
     started: Instant,
     metrics: Option<web::Data<Metrics>>,
@@ -135,7 +137,7 @@ impl Watch {
         if status >= 500 {
             let cause = cause.unwrap_or("none given");
             line!(warn, cause);
-        } else if is_routine(route) {
+        } else if self.routine {
             line!(debug);
         } else {
             line!(info);
@@ -165,6 +167,7 @@ pub async fn observe(
             .match_pattern()
             .unwrap_or_else(|| UNMATCHED.to_owned()),
         method: method_label(request.method()),
+        routine: is_routine(&request),
         id: id.0.clone(),
         started: Instant::now(),
         metrics: request.app_data::<web::Data<Metrics>>().cloned(),

@@ -52,7 +52,8 @@ slugs! {
          (`ROTATION_RETRY`, 60 s unless it is set) has passed. Since that can mean a stolen token, the \
          whole session is revoked. Log in again.";
     NotFound "not-found" NOT_FOUND "No such route"
-        "This service has nothing at that path. Check the spelling; paths have no trailing slash.";
+        "This service has nothing at that path. Check the spelling. A slash at the end is ignored for GET, HEAD \
+         and OPTIONS alone: `/docs/` is `/docs`, but `POST /tokens/assign/` is no path.";
     NoTokenAvailable "no-token-available" NOT_FOUND "No token is available"
         "Every token of the pool is held or cooling, or the pool is empty. `Retry-After` says in \
          how many seconds the next one can become free; it is a hint, since others wait too, and \

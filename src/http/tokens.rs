@@ -42,12 +42,17 @@ pub(super) struct Assigned {
 #[derive(Serialize, ToSchema)]
 pub(super) struct Kept {
     token: TokenValue,
+    /// `held`: the lease goes on. `free`: nobody holds the token, so the caller's lease is lost.
     state: State,
-    /// Absent for a free token of a pool without idle limit.
+    /// When the lease ends. Only of a held token.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
+    /// The same in seconds from now, for callers whose clock is off. Only of a held token.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_in: Option<Seconds>,
+    /// When the token is deleted unless it is used. Only of a free token, in a pool with an idle limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_expires_at: Option<Timestamp>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -71,20 +76,36 @@ pub struct Inspected {
     fence: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     holder: Option<Holder>,
+    /// Of a held token: when the lease ends. Of a cooling one: when it is free again. A free token has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
+    /// When the token is deleted unless it is used. Only of a free token, in a pool with an idle limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_expires_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     granted_at: Option<Timestamp>,
 }
 
+/// A deadline as `expires_at` and `idle_expires_at`. A free token has no `expires_at`, so that nobody takes its
+/// idle limit for a lease.
+fn deadline_of(state: State, at_ms: Option<u64>) -> (Option<Timestamp>, Option<Timestamp>) {
+    let at = at_ms.map(Timestamp);
+    match state {
+        State::Free => (None, at),
+        State::Held | State::Cooling => (at, None),
+    }
+}
+
 impl From<TokenView> for Inspected {
     fn from(view: TokenView) -> Self {
+        let (expires_at, idle_expires_at) = deadline_of(view.state, view.expires_at_ms);
         Self {
             token: view.token,
             state: view.state,
             fence: view.fence,
             holder: view.holder,
-            expires_at: view.expires_at_ms.map(Timestamp),
+            expires_at,
+            idle_expires_at,
             granted_at: view.granted_at_ms.map(Timestamp),
         }
     }
@@ -250,12 +271,16 @@ pub async fn keep_alive_token(
             state,
             expires_at_ms,
             expires_in_ms,
-        } => Ok(HttpResponse::Ok().json(Kept {
-            token: asked.token,
-            state,
-            expires_at: expires_at_ms.map(Timestamp),
-            expires_in: expires_in_ms.map(Seconds),
-        })),
+        } => {
+            let (expires_at, idle_expires_at) = deadline_of(state, expires_at_ms);
+            Ok(HttpResponse::Ok().json(Kept {
+                token: asked.token,
+                state,
+                expires_in: expires_at.and(expires_in_ms).map(Seconds),
+                expires_at,
+                idle_expires_at,
+            }))
+        }
         KeepAliveOutcome::NotHeld { state } => Err(Problem::not_held(state)),
         KeepAliveOutcome::LeaseLost => Err(Problem::lease_lost()),
         KeepAliveOutcome::TokenNotFound => Err(Problem::token_not_found()),

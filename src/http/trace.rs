@@ -1,6 +1,7 @@
 //! Which requests have a span, and how their callers find it.
 
 use actix_web::dev::ServiceRequest;
+use actix_web::http::Method;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::web;
 
@@ -13,9 +14,11 @@ pub const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 /// the log.
 const ROUTINE: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// Whether it is a probe or a scrape.
-pub fn is_routine(route: &str) -> bool {
-    ROUTINE.contains(&route)
+/// Whether it is a probe or a scrape. `OPTIONS /` and `OPTIONS *` are what HAProxy asks unless it is told what to ask.
+pub fn is_routine(request: &ServiceRequest) -> bool {
+    let route = request.match_pattern();
+    let check = request.method() == Method::OPTIONS && matches!(request.path(), "/" | "*");
+    check || route.is_some_and(|route| ROUTINE.contains(&route.as_str()))
 }
 
 /// The span of a request, while there are traces.
@@ -24,10 +27,10 @@ pub fn span_of(request: &ServiceRequest, method: &'static str) -> Option<Request
     if !traces.on() {
         return None;
     }
-    let route = request.match_pattern();
-    if route.as_deref().is_some_and(is_routine) {
+    if is_routine(request) {
         return None;
     }
+    let route = request.match_pattern();
     let headers = request.headers();
     let header = |name: &'static str| headers.get_all(name).map(|it| it.to_str().ok());
     traces.request(method, route.as_deref(), header)

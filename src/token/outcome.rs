@@ -80,7 +80,7 @@ pub enum GenerateOutcome {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeepAliveOutcome {
-    /// `state` is `Held` or `Free`. A free token of a pool without idle limit has no deadline.
+    /// `state` is `Held` or `Free`. The deadline of a free one is its idle limit, if the pool has one.
     Kept {
         state: State,
         expires_at_ms: Option<u64>,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
 
-use crate::service::{Service, grant, kept, problem, text, unblocked, until, well};
+use crate::service::{PATIENCE, Service, grant, kept, problem, text, unblocked, until, well};
 
 #[test]
 fn a_leased_command_knows_its_token_and_its_code_is_passed_through() {
@@ -85,6 +85,47 @@ fn an_unknown_outcome_is_settled_with_the_same_key() {
     let seen = service.seen("assign");
     assert_eq!(seen.len(), 2);
     assert_eq!(seen[0].key, seen[1].key);
+}
+
+#[test]
+fn the_clock_of_a_lease_starts_at_its_grant_however_long_the_wait_was() {
+    const LEASE: Duration = Duration::from_millis(1_500);
+    let service = Service::start(|seen, before| match (seen.verb(), before) {
+        ("assign", 0) => {
+            std::thread::sleep(LEASE * 2); // the wait in line
+            grant(LEASE.as_secs_f64())
+        }
+        ("assign", _) => grant(LEASE.as_secs_f64()),
+        ("keep-alive", _) => kept(LEASE.as_secs_f64()),
+        _ => unblocked(),
+    });
+    let output = service.run(&["lease", "seats", "--wait-for", "30s", "--", "echo", "ran"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "ran\n");
+    let seen = service.seen("assign");
+    assert_eq!(seen.len(), 2, "asked again for what is left of the lease");
+    assert_eq!(seen[0].key, seen[1].key);
+    let waits = |n: usize| seen[n].body.get("wait_seconds").is_some();
+    assert!(waits(0) && !waits(1), "{seen:?}");
+}
+
+#[test]
+fn a_grant_that_lapsed_before_it_was_heard_of_is_not_used() {
+    const LEASE: Duration = Duration::from_millis(1_500);
+    let service = Service::start(|seen, before| match (seen.verb(), before) {
+        ("assign", 0) => {
+            std::thread::sleep(LEASE * 2);
+            grant(LEASE.as_secs_f64())
+        }
+        ("assign", 1) => problem("lease-lost", 409),
+        ("assign", _) => grant(60.0),
+        _ => unblocked(),
+    });
+    let output = service.run(&["lease", "seats", "--wait-for", "30s", "--", "true"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let seen = service.seen("assign");
+    assert_eq!(seen[0].key, seen[1].key);
+    assert_ne!(seen[1].key, seen[2].key, "the old key only finds the loss");
 }
 
 /// A lease around a shell script that says when it is ready.
@@ -179,18 +220,23 @@ fn a_lease_is_kept_alive_at_a_third_of_its_length_with_its_fence() {
 
 #[test]
 fn a_lease_that_the_service_calls_lost_ends_the_command_with_76() {
-    for (slug, status) in [
-        ("lease-lost", 409),
-        ("not-held", 409),
-        ("token-not-found", 404),
-        ("pool-not-found", 404),
+    // The last is how an older service says that a token is free.
+    let free = json!({"token": "seat-1", "state": "free", "expires_at": "2030-01-01T00:00:00.000Z", "expires_in": 300});
+    for lost in [
+        problem("lease-lost", 409),
+        problem("not-held", 409),
+        problem("token-not-found", 404),
+        problem("pool-not-found", 404),
+        (200, None, json!({"token": "seat-1", "state": "free"})),
+        (200, None, free),
     ] {
+        let answered = lost.clone();
         // Lost only once the command is ready for its SIGTERM, however long that takes.
         let ready = Arc::new(AtomicBool::new(false));
         let is_ready = ready.clone();
         let service = Service::start(move |seen, _| match seen.verb() {
             "assign" => grant(3.0),
-            "keep-alive" if is_ready.load(Ordering::SeqCst) => problem(slug, status),
+            "keep-alive" if is_ready.load(Ordering::SeqCst) => answered.clone(),
             "keep-alive" => kept(3.0),
             _ => unblocked(),
         });
@@ -202,7 +248,7 @@ fn a_lease_that_the_service_calls_lost_ends_the_command_with_76() {
         assert_eq!(held.line(), "ready");
         ready.store(true, Ordering::SeqCst);
         assert_eq!(held.line(), "cleaned up", "SIGTERM comes first");
-        assert_eq!(held.code(), Some(76), "{slug}");
+        assert_eq!(held.code(), Some(76), "{lost:?}");
         assert!(
             service.seen("unblock").is_empty(),
             "it is not ours to give back"
@@ -286,4 +332,59 @@ fn a_signal_while_waiting_for_a_token_ends_the_wait() {
     until("the first try", || !service.seen("assign").is_empty());
     held.signal(Signal::TERM);
     assert_eq!(held.code(), Some(143));
+}
+
+#[test]
+fn a_signal_cuts_the_wait_off_and_a_grant_that_came_all_the_same_is_given_back() {
+    for (signal, code, granted) in [
+        (Signal::INT, 130, true),
+        (Signal::TERM, 143, true),
+        (Signal::TERM, 143, false),
+    ] {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let cut_off = Mutex::new(receiver);
+        let service = Service::start(move |seen, before| match (seen.verb(), before) {
+            // The answer of the request that waits comes only after the next request.
+            ("assign", 0) => {
+                let _ = cut_off.lock().expect("unpoisoned").recv_timeout(PATIENCE);
+                grant(60.0)
+            }
+            ("assign", _) => {
+                let _ = sender.send(());
+                match granted {
+                    true => grant(60.0),
+                    false => problem("no-token-available", 404),
+                }
+            }
+            _ => unblocked(),
+        });
+        let held = Held::start(&service, &["--wait-for", "1h"], "echo never");
+        until("it waits", || !service.seen("assign").is_empty());
+        held.signal(signal);
+        assert_eq!(held.code(), Some(code));
+        let seen = service.seen("assign");
+        assert_eq!(seen.len(), 2);
+        assert_eq!(seen[0].key, seen[1].key);
+        assert!(seen[1].body.get("wait_seconds").is_none(), "{seen:?}");
+        let back: Vec<_> = service.seen("unblock").into_iter().collect();
+        assert_eq!(back.len(), usize::from(granted));
+        assert!(back.iter().all(|it| it.body["fence"] == 41), "{back:?}");
+    }
+}
+
+#[test]
+fn a_signal_after_an_unknown_outcome_looks_for_the_grant_too() {
+    let service = Service::start(|seen, before| match (seen.verb(), before) {
+        ("assign", 0) => {
+            let (status, _, body) = problem("outcome-unknown", 503);
+            (status, Some(60), body)
+        }
+        ("assign", _) => grant(60.0),
+        _ => unblocked(),
+    });
+    let held = Held::start(&service, &["--wait-for", "1h"], "echo never");
+    until("the first try", || !service.seen("assign").is_empty());
+    held.signal(Signal::TERM);
+    assert_eq!(held.code(), Some(143));
+    assert_eq!(service.seen("unblock").len(), 1);
 }

@@ -58,7 +58,7 @@ impl Service {
                             async move { answer }
                         }))
                 })
-                .workers(1)
+                .workers(2) // an answer may wait for the next request
                 .disable_signals()
                 .bind(("127.0.0.1", 0))
                 .expect("a free port");

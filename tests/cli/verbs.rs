@@ -68,6 +68,25 @@ fn the_exit_code_says_what_went_wrong_and_stderr_says_it_in_one_line() {
 }
 
 #[test]
+fn a_keep_alive_of_a_free_token_prints_it_and_says_that_the_lease_is_lost() {
+    for free in [
+        json!({"token": "seat-1", "state": "free"}),
+        json!({"token": "seat-1", "state": "free", "idle_expires_at": "2030-01-01T00:00:00.000Z"}),
+        // As an older service says it.
+        json!({"token": "seat-1", "state": "free", "expires_at": "2030-01-01T00:00:00.000Z", "expires_in": 300}),
+    ] {
+        let answer = free.clone();
+        let service = Service::start(move |_, _| (200, None, answer.clone()));
+        let output = service.run(&["keep-alive", "seat-1", "--json"]);
+        assert_eq!(output.status.code(), Some(76), "{free}");
+        let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(told, free);
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains("lease is lost"), "{stderr}");
+    }
+}
+
+#[test]
 fn a_service_that_is_not_there_is_69() {
     // Bound and dropped at once: nobody listens there.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::clock::Moment;
 use super::process::SignalStream;
-use super::timing::Timing;
+use super::timing::{Step, Timing};
 use crate::cli::client::{AssignRequest, Client, Grant};
 use crate::cli::duration;
 use crate::cli::error::{CallError, Failure, slug};
@@ -25,9 +25,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const PAUSE_UNKNOWN: Duration = Duration::from_millis(250);
 /// At most this much more, at random: many who wait for one pool should not all come at once.
 const JITTER_MS_MAX: u64 = 250;
-/// Told to end while a request is under way, we wait this long for its answer, so that a grant it
-/// brings is given back rather than left to lapse.
-const PARTING_TIMEOUT: Duration = Duration::from_secs(2);
+/// After a signal, asking for a grant that may exist takes at most this long, and so does giving it
+/// back. The user waits for the prompt; a grant that is missed lapses at its deadline.
+pub const PARTING_MAX: Duration = Duration::from_millis(500);
 
 /// A grant, and its timing from the moment before it was asked for.
 pub struct Acquired {
@@ -35,10 +35,17 @@ pub struct Acquired {
     pub timing: Timing,
 }
 
+impl Acquired {
+    /// What the lease needs now.
+    fn step(&self) -> Step {
+        self.timing.step(Moment::now(), false)
+    }
+}
+
 /// How asking for a lease ended, if not in an error.
 pub enum Outcome {
     Granted(Acquired),
-    /// We were told to end; if a grant came all the same, it is to be given back.
+    /// A signal came. The grant, if there is one, must be given back.
     Interrupted(Signal, Option<Acquired>),
 }
 
@@ -56,15 +63,11 @@ pub async fn acquire(
     loop {
         let left = |now: Moment| Some(wait_for?.saturating_sub(now.since(started)));
         let request = waiting(request, left(Moment::now()));
-        let outcome = {
-            let mut attempt = std::pin::pin!(attempt(client, pool, &request, &key));
-            tokio::select! {
-                outcome = &mut attempt => outcome,
-                signal = signals.recv() => {
-                    let parting = tokio::time::timeout(PARTING_TIMEOUT, attempt).await;
-                    let granted = parting.ok().and_then(Result::ok);
-                    return Ok(Outcome::Interrupted(signal, granted));
-                }
+        let outcome = tokio::select! {
+            outcome = attempt(client, pool, &request, &key) => outcome,
+            signal = signals.recv() => {
+                let granted = find(client, pool, &request, &key).await;
+                return Ok(Outcome::Interrupted(signal, granted));
             }
         };
         let error = match outcome {
@@ -78,7 +81,13 @@ pub async fn acquire(
         };
         tokio::select! {
             () = tokio::time::sleep(pause + jitter(left)) => {}
-            signal = signals.recv() => return Ok(Outcome::Interrupted(signal, None)),
+            signal = signals.recv() => {
+                let granted = match error.may_have_run() {
+                    true => find(client, pool, &request, &key).await,
+                    false => None,
+                };
+                return Ok(Outcome::Interrupted(signal, granted));
+            }
         }
         if error.slug() == Some(slug::LEASE_LOST) {
             // The key found a grant that ended before we heard of it; it is of no more use.
@@ -97,8 +106,30 @@ fn waiting(request: &AssignRequest, left: Option<Duration>) -> AssignRequest {
     }
 }
 
-/// One request; the lease's time starts, for us, before it is sent.
+/// One try. A request that waited was granted at an unknown moment between request and answer.
+/// Counted from before the request, its lease may seem to be over when it begins. So ask again
+/// without waiting: the same key finds the same grant, and the answer says how much of it is left.
+/// Counted from before *that* request, our deadline is never later than the service's. A keep-alive
+/// would serve too, but it moves the deadline, and its lost answer would need a retry of its own.
 async fn attempt(
+    client: &Client,
+    pool: &PoolName,
+    request: &AssignRequest,
+    key: &IdempotencyKey,
+) -> Result<Acquired, CallError> {
+    let first = ask(client, pool, request, key).await?;
+    if matches!(first.step(), Step::Wait(_)) {
+        return Ok(first);
+    }
+    match ask(client, pool, &without_waiting(request), key).await {
+        // There is time left to renew it, which is tried next.
+        Err(_) if first.step() == Step::Renew => Ok(first),
+        again => again,
+    }
+}
+
+/// One request; the lease's time starts, for us, before it is sent.
+async fn ask(
     client: &Client,
     pool: &PoolName,
     request: &AssignRequest,
@@ -108,6 +139,26 @@ async fn attempt(
     let grant = client.assign(pool, request, Some(key)).await?.value;
     let timing = Timing::granted(sent, duration::from_seconds(grant.expires_in));
     Ok(Acquired { grant, timing })
+}
+
+/// The grant that a request brought which a signal cut off, if it brought one: a grant made under a
+/// key outlives its request. Cutting it off ends its wait, so none comes later.
+async fn find(
+    client: &Client,
+    pool: &PoolName,
+    request: &AssignRequest,
+    key: &IdempotencyKey,
+) -> Option<Acquired> {
+    let request = without_waiting(request);
+    let found = tokio::time::timeout(PARTING_MAX, ask(client, pool, &request, key));
+    found.await.ok()?.ok()
+}
+
+fn without_waiting(request: &AssignRequest) -> AssignRequest {
+    AssignRequest {
+        wait_seconds: None,
+        ..request.clone()
+    }
 }
 
 /// How long to wait before the next try, or `None` to give up. `left` is what remains of

@@ -80,7 +80,7 @@ pub async fn hold(
                         timing = timing.renewed(sent, duration::from_seconds(seconds));
                         trouble = None;
                     }
-                    // Free without an idle limit: somebody unblocked it, whatever the fence said.
+                    // A fence rules this out, but no answer without a lease may pass for one.
                     Ok(None) => (timing, loss) = lost(timing, &running, "it is not held"),
                     Err(error) if says_lost(&error) => {
                         (timing, loss) = lost(timing, &running, &error.to_string());
@@ -120,10 +120,7 @@ fn renew(lease: &Lease, timing: Timing) -> Renewal {
             .client
             .keep_alive(&lease.pool, &lease.request, timeout)
             .await;
-        let outcome = answer.map(|answer| {
-            let state = answer.value;
-            state.expires_in.filter(|_| state.state == "held")
-        });
+        let outcome = answer.map(|answer| answer.value.lease());
         (sent, outcome)
     })
 }

@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use self::acquire::{Acquired, Outcome};
+use self::acquire::{Acquired, Outcome, PARTING_MAX};
 use self::clock::Moment;
 use self::hold::Ended;
 use self::process::{Running, SignalStream};
+use self::timing::Timing;
 use super::client::{AssignRequest, Client, TokenRequest};
 use super::error::{CallError, EXIT_LEASE_LOST, Failure, slug};
 use super::{duration, output};
@@ -29,6 +30,8 @@ use crate::token::{Holder, PoolName, TokenValue};
 pub const HELP: &str = "\
 COMMAND finds the token in TOKEND_TOKEN, the number of its grant in TOKEND_FENCE and the pool in
 TOKEND_POOL. The lease is kept alive while COMMAND runs and given back when it ends.
+
+A signal while it waits for a token ends it at once, with 128+n; a grant made in that moment is given back.
 
 SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to COMMAND. In the foreground
 of a terminal SIGINT and SIGQUIT are not: a typed ^C reaches COMMAND from the terminal itself.
@@ -105,7 +108,8 @@ pub async fn run(client: Client, args: LeaseArgs) -> Result<ExitCode, Failure> {
     };
     let outcome = acquire::acquire(&client, &args.pool, &request, args.wait_for, &mut signals);
     let (acquired, interrupted) = match outcome.await? {
-        Outcome::Granted(acquired) => (acquired, None),
+        // A ^C that came with the grant is not COMMAND's: it has not started.
+        Outcome::Granted(acquired) => (acquired, signals.pending().await),
         Outcome::Interrupted(signal, Some(acquired)) => (acquired, Some(signal)),
         Outcome::Interrupted(signal, None) => {
             return Ok(ExitCode::from(process::code_of_signal(signal)));
@@ -122,13 +126,15 @@ pub async fn run(client: Client, args: LeaseArgs) -> Result<ExitCode, Failure> {
         client,
     };
     if let Some(signal) = interrupted {
-        lease.give_back().await;
+        if lease.give_back(PARTING_MAX).await == GivenBack::No {
+            say_it_lapses(timing);
+        }
         return Ok(ExitCode::from(process::code_of_signal(signal)));
     }
     let running = match start(&lease, &args.command) {
         Ok(running) => running,
         Err(failure) => {
-            lease.give_back().await;
+            lease.give_back(GIVE_BACK_MAX).await;
             return Err(failure);
         }
     };
@@ -149,17 +155,14 @@ fn start(lease: &Lease, command: &[OsString]) -> Result<Running, Failure> {
 /// Gives back what is still ours and decides the exit code.
 async fn conclude(lease: &Lease, ended: Ended) -> u8 {
     match ended {
-        Ended::ByItself { status, timing } => match lease.give_back().await {
+        Ended::ByItself { status, timing } => match lease.give_back(GIVE_BACK_MAX).await {
             GivenBack::Yes => process::code_of(status),
             GivenBack::WasLost => {
                 output::say("the lease was lost while the command ran");
                 EXIT_LEASE_LOST
             }
             GivenBack::No => {
-                let left = duration::human(timing.remaining(Moment::now()));
-                output::say(&format!(
-                    "could not give the token back; its lease lapses by itself in {left}"
-                ));
+                say_it_lapses(timing);
                 process::code_of(status)
             }
         },
@@ -174,6 +177,13 @@ async fn conclude(lease: &Lease, ended: Ended) -> u8 {
     }
 }
 
+fn say_it_lapses(timing: Timing) {
+    let left = duration::human(timing.remaining(Moment::now()));
+    output::say(&format!(
+        "could not give the token back; its lease lapses by itself in {left}"
+    ));
+}
+
 impl Lease {
     async fn unblock(&self) -> Result<(), CallError> {
         let request = TokenRequest {
@@ -184,8 +194,8 @@ impl Lease {
         answer.map(|_| ())
     }
 
-    async fn give_back(&self) -> GivenBack {
-        let tries = tokio::time::timeout(GIVE_BACK_MAX, self.try_to_give_back());
+    async fn give_back(&self, within: Duration) -> GivenBack {
+        let tries = tokio::time::timeout(within, self.try_to_give_back());
         tries.await.unwrap_or(GivenBack::No)
     }
 

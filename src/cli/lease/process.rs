@@ -65,6 +65,15 @@ impl SignalStream {
         })
         .await
     }
+
+    /// A signal that has come already.
+    pub async fn pending(&mut self) -> Option<Signal> {
+        tokio::select! {
+            biased;
+            signal = self.recv() => Some(signal),
+            () = tokio::task::yield_now() => None,
+        }
+    }
 }
 
 /// COMMAND while it runs.

@@ -9,7 +9,8 @@
 //!
 //! The deadline is when the lease may have lapsed **by our own clock**: the moment *before* the
 //! request was sent plus the `expires_in` of its answer. The service's clock started later, so we
-//! always stop sooner than it takes the token back.
+//! always stop sooner than it takes the token back. Where the service may have waited in between, that moment
+//! is too early to be of use, and `acquire` asks again.
 
 use std::time::Duration;
 

@@ -36,7 +36,8 @@ Requests and answers are JSON where nothing else is said. An unknown member or q
 
 Whatever is not a success is a **problem** (RFC 9457, `application/problem+json`); its `type` is the path of a page \
 that says what to do about it, and `/problems` lists all. A path answers methods that it does not have with 405 \
-and `Allow`; every GET answers HEAD too.
+and `Allow`, and OPTIONS with 204 and `Allow`. Every GET answers HEAD too, and ignores one slash at the end of its path; \
+other methods do not.
 
 Every answer carries `X-Request-Id`: the caller's, if it sends a sane one, else a new one. The log has it too. Where \
 traces are on, a request goes on with its caller's (`traceparent`, `tracestate`), and its answer carries `traceresponse` \

@@ -178,7 +178,9 @@ fn assign(place: Place) -> Entry {
             "Grants a random free token, or the one asked for, to this caller alone, until `expires_at` or \
              until it lets go. The body may be empty. With `wait_seconds` a caller waits if no token is free: whoever \
              came first, to whatever replica, is served first, and who does not wait does not overtake. With an `Idempotency-Key` a retry is told the first \
-             call's grant as it is then.",
+             call's grant as it is then. \
+             `expires_in` counts from the grant. A request that waited was sent long before that: to learn how much of \
+             the lease is left, send it again under the same `Idempotency-Key` without `wait_seconds`.",
         )
         .takes(
             Shape::of::<AssignRequest>(),
@@ -206,7 +208,9 @@ fn keep_alive(place: Place) -> Entry {
         .verb("Keep a token")
         .describe(
             "A held token's lease starts again with the pool's lifetime or the one given, never past the \
-             pool's `max_hold`; a free token's idle clock starts again.",
+             pool's `max_hold`. Send the `fence` of your grant: if that lease has ended, the answer is 409 \
+             `lease-lost`. Without a `fence` read `state` before you go on: a free token answers 200 with \
+             `\"state\": \"free\"`. Its idle clock starts again, but nobody holds it, so your lease is lost.",
         )
         .takes(
             Shape::of::<KeepAliveRequest>(),
@@ -215,7 +219,7 @@ fn keep_alive(place: Place) -> Entry {
         )
         .answers::<Kept>(
             200,
-            "Until when it is kept.",
+            "`held`: the lease goes on until `expires_at`. `free`: there is no lease.",
             json!({
                 "token": "seat-1", "state": "held", "expires_at": "2026-01-31T23:59:59.999Z",
                 "expires_in": 60,

@@ -305,20 +305,30 @@ async fn a_wrong_method_is_told_the_right_ones_on_every_path() {
         paths.push((path.to_owned(), "GET, HEAD"));
     }
     for (path, allow) in paths {
-        for method in [
-            "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW",
-        ] {
+        let with_options = format!("{allow}, OPTIONS");
+        for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "BREW"] {
             if allow.split(", ").any(|allowed| allowed == method) {
                 continue;
             }
             let method = Method::from_bytes(method.as_bytes()).expect("a method");
             let refused = answer(server.request(method.clone(), &path)).await;
             assert_eq!(refused.status, 405, "{method} {path}");
-            assert_eq!(refused.header("allow"), Some(allow), "{method} {path}");
+            assert_eq!(
+                refused.header("allow"),
+                Some(with_options.as_str()),
+                "{method} {path}"
+            );
             if method != Method::HEAD {
                 refused.problem("method-not-allowed", 405);
             }
         }
+        let options = answer(server.request(Method::OPTIONS, &path)).await;
+        assert_eq!((options.status, options.body.as_str()), (204, ""), "{path}");
+        assert_eq!(
+            options.header("allow"),
+            Some(with_options.as_str()),
+            "{path}"
+        );
     }
     let shown = server.get("/v1/pools/seats").await.json(200);
     assert_eq!(shown["free"], 1, "a GET or HEAD of assign is never a grant");
@@ -331,7 +341,7 @@ async fn an_unknown_route_is_a_problem_too() {
         "/tokens",
         "/tokens/assign/",
         "/v1",
-        "/v1/pools/",
+        "/v1/",
         "/v1/pools/a/b",
         "/v1/pools/a/assign/x",
         "/Tokens/assign",

@@ -118,27 +118,39 @@ async fn keep_alive_restarts_a_lease_or_an_idle_clock() {
     let server = Server::with_seats(json!({"lifetime": 30, "max_hold": 40}), &["a", "b"]).await;
     let asked = json!({"token": "a", "lifetime": 5});
     let granted = server.seats("assign", asked).await.json(200);
-    let kept = |state: &str, seconds: Value| json!({"token": "a", "state": state, "expires_at": "<time>", "expires_in": seconds});
+    let kept = |seconds: Value| json!({"token": "a", "state": "held", "expires_at": "<time>", "expires_in": seconds});
 
     let by_policy = server.seats("keep-alive", json!({"token": "a"})).await;
-    assert_eq!(by_policy.shape(200), kept("held", json!(30)));
+    assert_eq!(by_policy.shape(200), kept(json!(30)));
     let asked = json!({"token": "a", "fence": granted["fence"], "lifetime": 12.25});
     let by_request = server.seats("keep-alive", asked).await;
-    assert_eq!(by_request.shape(200), kept("held", json!(12.25)));
+    assert_eq!(by_request.shape(200), kept(json!(12.25)));
     let clamped = server.seats("keep-alive", json!({"token": "a", "lifetime": 3_600}));
     let left = clamped.await.json(200)["expires_in"]
         .as_f64()
         .expect("seconds");
     assert!((30.0..=40.0).contains(&left), "{left}");
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_free_token_has_no_time_that_looks_like_a_lease() {
+    let server = Server::with_seats(json!({"lifetime": 30}), &["b"]).await;
     let free = server.seats("keep-alive", json!({"token": "b"})).await;
     assert_eq!(free.json(200), json!({"token": "b", "state": "free"}));
+    // The pool `default` has an idle limit.
     let imported = json!({"tokens": ["a"]});
     server.post("/tokens/generate", imported).await.json(201);
-    let idle = server
-        .post("/tokens/keep-alive", json!({"token": "a"}))
-        .await;
-    assert_eq!(idle.shape(200), kept("free", json!(300)));
+    let ask = async |verb: &str| {
+        let path = format!("/tokens/{verb}");
+        server.post(&path, json!({"token": "a"})).await.shape(200)
+    };
+    let idle = json!({"token": "a", "state": "free", "idle_expires_at": "<time>"});
+    assert_eq!(ask("keep-alive").await, idle);
+    let mut seen = idle;
+    seen["fence"] = json!(0);
+    assert_eq!(ask("inspect").await, seen);
+    let listed = server.get("/v1/pools/default/tokens").await.shape(200);
+    assert_eq!(listed, json!({"tokens": [seen]}));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,6 +34,73 @@ async fn it_is_alive_and_ready_and_says_when_it_is_going_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_checks_that_load_balancers_make_unasked_find_it_alive() {
+    let server = Server::start().await;
+    for (check, allow) in [
+        // HAProxy's default, and what its manual shows beside it.
+        ("OPTIONS / HTTP/1.0\r\n\r\n", "GET, HEAD, OPTIONS"),
+        (
+            "OPTIONS * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            "GET, HEAD, POST, PUT, DELETE, OPTIONS",
+        ),
+    ] {
+        let told = server.exchange(check.as_bytes());
+        let head: Vec<&str> = told.lines().collect();
+        assert!(head[0].ends_with(" 204 No Content"), "{told}");
+        let allow = format!("allow: {allow}");
+        assert!(head.contains(&allow.as_str()), "{told}");
+    }
+    let other = server.exchange(b"OPTIONS /nope HTTP/1.0\r\n\r\n");
+    assert!(other.contains(" 404 "), "{other}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_found_with_a_slash_behind_it_and_a_verb_is_not() {
+    let server = Server::with_seats(json!({}), &["seat-1"]).await;
+    for path in [
+        "/docs",
+        "/docs/swagger-ui.css",
+        "/redoc",
+        "/reference",
+        "/openapi.json",
+        "/livez",
+        "/problems",
+        "/problems/pool-full",
+        "/.well-known/oauth-authorization-server",
+        "/v1/pools",
+        "/v1/pools/seats",
+    ] {
+        let plain = server.get(path).await;
+        let slashed = server.get(&format!("{path}/")).await;
+        assert_eq!((plain.status, slashed.status), (200, 200), "{path}");
+        assert_eq!(plain.body, slashed.body, "{path}");
+        for method in [Method::HEAD, Method::OPTIONS] {
+            let told = answer(server.request(method, &format!("{path}/"))).await;
+            assert!(told.status < 300, "{path}");
+        }
+    }
+    let held = server.get("/v1/pools/seats/tokens/?state=held").await;
+    assert_eq!(held.json(200), json!({"tokens": []}), "the query stays");
+    for (method, path) in [
+        (Method::POST, "/tokens/assign/"),
+        (Method::GET, "/tokens/assign/"),
+        (Method::OPTIONS, "/tokens/assign/"),
+        (Method::POST, "/v1/pools/seats/assign/"),
+        (Method::DELETE, "/v1/pools/seats/"),
+        (Method::PUT, "/v1/pools/other/"),
+        (Method::POST, "/token/"),
+        (Method::GET, "/docs//"),
+    ] {
+        let refused = answer(server.request(method, path)).await;
+        refused.problem("not-found", 404);
+    }
+    let seats = server.get("/v1/pools/seats/").await.json(200);
+    assert_eq!((&seats["free"], &seats["total"]), (&json!(1), &json!(1)));
+    server.shutting_down.begin();
+    server.get("/readyz/").await.problem("not-ready", 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_id_is_echoed_or_made() {
     let server = Server::start().await;
     for path in [

@@ -173,11 +173,11 @@ async fn a_token_in_a_body_is_valid_or_not_and_any_other_body_is_a_mistake() {
 async fn other_methods_are_told_which_are_allowed() {
     let server = Server::start().await;
     for (method, path, allow) in [
-        (Method::GET, "/app/token", "POST"),
-        (Method::GET, "/app/valid", "POST"),
-        (Method::DELETE, "/app/valid/a", "GET, HEAD"),
-        (Method::GET, "/app/clear/all/tokens", "DELETE"),
-        (Method::POST, "/app/clear/all/tokens", "DELETE"),
+        (Method::GET, "/app/token", "POST, OPTIONS"),
+        (Method::GET, "/app/valid", "POST, OPTIONS"),
+        (Method::DELETE, "/app/valid/a", "GET, HEAD, OPTIONS"),
+        (Method::GET, "/app/clear/all/tokens", "DELETE, OPTIONS"),
+        (Method::POST, "/app/clear/all/tokens", "DELETE, OPTIONS"),
     ] {
         let refused = answer(server.request(method, path)).await;
         refused.problem("method-not-allowed", 405);

@@ -137,3 +137,65 @@ async fn who_waits_gets_the_token_when_it_is_given_back() {
         Some(2)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_was_waited_for_longer_than_it_lasts_is_kept() {
+    let directory = Directory::new();
+    let service = service(&directory).await;
+    let asked = json!({"lifetime": 3_600});
+    let (_, held) = service.post("/v1/pools/seats/assign", asked).await;
+    let waits = ["lease", "seats", "--wait-for", "10m", "--lifetime", "2s"];
+    let child = service
+        .cli(&directory, &[&waits[..], &["--", "echo", "ran"]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("tokend runs");
+    // Longer than the lease.
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    let token = json!({"token": "seat-1", "fence": held["fence"]});
+    let (status, _) = service.post("/v1/pools/seats/unblock", token).await;
+    assert_eq!(status, 200);
+    let ran = super::Ran::from(child.wait_with_output().expect("it ends"));
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (Some(0), "ran\n"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_a_signal_ends_leaves_no_token_held() {
+    let directory = Directory::new();
+    let service = service(&directory).await;
+    // Signals that COMMAND gets too, should it have the token already.
+    for (signal, code) in [("TERM", 143), ("HUP", 129)] {
+        let asked = json!({"lifetime": 3_600});
+        let (_, held) = service.post("/v1/pools/seats/assign", asked).await;
+        let waits = ["lease", "seats", "--wait-for", "10m", "--", "sleep", "600"];
+        let mut child = service
+            .cli(&directory, &waits)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("tokend runs");
+        let waiters = async |count: u32| {
+            let line = format!("tokend_waiters{{pool=\"seats\"}} {count}\n");
+            service.metrics().await.contains(&line)
+        };
+        eventually("it waits", async || waiters(1).await).await;
+        // In the very moment in which the token comes free.
+        let token = json!({"token": "seat-1", "fence": held["fence"]});
+        let unblock = service.post("/v1/pools/seats/unblock", token);
+        let kill = async { crate::support::signal(child.id(), signal) };
+        let ((status, _), ()) = tokio::join!(unblock, kill);
+        assert_eq!(status, 200);
+        assert_eq!(wait(&mut child).await.code(), Some(code));
+        eventually("it has left", async || waiters(0).await).await;
+        eventually("the token is free", async || {
+            let (_, pool) = service.get("/v1/pools/seats").await;
+            pool["free"] == 1
+        })
+        .await;
+    }
+}
