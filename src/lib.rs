@@ -25,6 +25,7 @@ pub mod serve;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+mod text;
 pub mod token;
 pub mod traces;
 pub mod users;
