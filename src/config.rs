@@ -121,11 +121,9 @@ impl Config {
         let near = names::near_misses(unknown, &known, &vars);
         mistakes.extend(near.mistakes);
         let mut warnings = near.warnings;
-        warnings.extend(
-            file.passed_over
-                .iter()
-                .map(|line| format!(".env, line {line}: passed over, it does not read NAME=value")),
-        );
+        warnings.extend(file.passed_over.iter().map(|line| {
+            format!(".env, line {line}: passed over, it can't be read and is not about tokend")
+        }));
         match Self::from_vars(vars) {
             Ok(config) if mistakes.is_empty() => Ok(Self { warnings, ..config }),
             Ok(_) => Err(ConfigError(mistakes)),

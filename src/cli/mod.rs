@@ -6,6 +6,7 @@
 //! **Architecture Invariant:** nothing here knows the store. The command line is a client of the
 //! HTTP contract like any other, so whatever it can do, every other client can.
 
+mod address;
 pub mod client;
 pub(crate) mod duration;
 pub mod error;
