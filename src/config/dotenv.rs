@@ -63,7 +63,7 @@ pub(crate) fn parse(
     };
     while let Some(line) = lines.next() {
         let number = lines.number;
-        let line = line.trim();
+        let line = line.trim_start();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }

@@ -36,6 +36,7 @@ fn values_are_read_as_docker_compose_reads_them() {
         ("X='$A ${B}'", "$A ${B}"),
         (r"X='it\'s'", "it's"),
         ("X='a\nb'", "a\nb"),
+        ("X=' a \n b ' ", " a \n b "),
         ("X=\"a\nA=b\n\"", "a\nA=b\n"),
         (r#"X="a\nb\t\"c\"\\ \d""#, "a\nb\t\"c\"\\ \\d"),
         (r#"X="\$A""#, "$A"),
