@@ -1,8 +1,8 @@
 //! The settings, from the environment and from `.env`.
 //!
-//! Everything is read and checked before anything starts, and all mistakes are told at once: the
-//! variable, what was given (never for secrets) and what it would accept. What stands in the real
-//! environment wins over `.env`; a variable that is set but empty counts as not given.
+//! Everything is read and checked before anything starts, and all mistakes are reported at once: the
+//! variable, the rule, and the value if it can't hold a secret. The real environment wins over
+//! `.env`; a variable that is set but empty counts as not given.
 //!
 //! To add a variable: a field in `Env`, a line in [`Config::from_vars`], a paragraph in
 //! `.env.example` (a test compares the names).
@@ -11,12 +11,14 @@ pub(crate) mod dotenv;
 mod durability;
 mod env;
 mod flows;
+mod mistake;
+mod names;
 mod redis_url;
 #[cfg(test)]
 mod tests;
 mod traces;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,8 +27,10 @@ use std::time::Duration;
 use self::env::Env;
 pub use self::env::variable_names;
 pub use self::flows::{CorsOrigins, FlowSettings, Secrets, one_time_lifetime};
+use self::mistake::Reader;
+pub use self::mistake::{ConfigError, Mistake};
 pub use self::redis_url::RedisUrl;
-pub use self::traces::{Exporting, SecretHeaders, TraceSampler, TraceSettings};
+pub use self::traces::{Endpoint, Exporting, SecretHeaders, TraceSampler, TraceSettings};
 use crate::store::{Durability, StoreConfig};
 use crate::telemetry::{Format, LogFilter};
 use crate::token::{PARTITIONS_MAX, Policy};
@@ -38,9 +42,6 @@ const WORKERS_MAX: usize = 1024;
 const SHUTDOWN_DELAY_S_MAX: f64 = 5.0;
 /// Most characters of `KEY_PREFIX`: it is part of every key, so it is paid for in memory.
 const KEY_PREFIX_CHARS_MAX: usize = 64;
-/// Most characters of a mistaken value that a message repeats.
-const GIVEN_CHARS_MAX: usize = 80;
-
 /// What tokend runs with. Every value is valid.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -73,46 +74,8 @@ pub struct Config {
     pub workers: usize,
     /// `SHUTDOWN_DELAY`.
     pub shutdown_delay: Duration,
-    /// Names in `.env` that tokend does not know: told in the log, as they may be misspelt.
-    pub unknown: Vec<String>,
-}
-
-/// One thing wrong with the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// The variable, or the place in `.env`.
-    pub variable: String,
-    /// What was given; `None` where it may be a secret.
-    pub given: Option<String>,
-    /// What it would accept, as a sentence's end: "must be …".
-    pub expected: String,
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.variable)?;
-        if let Some(given) = &self.given {
-            let shown: String = given.chars().take(GIVEN_CHARS_MAX).collect();
-            let cut = if shown.len() < given.len() { "…" } else { "" };
-            write!(f, "={shown:?}{cut}")?;
-        }
-        write!(f, " {}", self.expected)
-    }
-}
-
-/// Everything wrong with the configuration, one line each.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError(pub Vec<Mistake>);
-
-impl std::error::Error for ConfigError {}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the configuration has mistakes:")?;
-        self.0
-            .iter()
-            .try_for_each(|mistake| write!(f, "\n  {mistake}"))
-    }
+    /// Sentences for the log: names that may be misspelt, lines of `.env` that were passed over.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -129,28 +92,40 @@ impl Config {
         directory: &Path,
     ) -> Result<Self, ConfigError> {
         let known = variable_names();
-        let (file, mut mistakes) = dotenv::read(directory);
-        let unknown = file.iter().map(|(name, _)| name);
-        let unknown: BTreeSet<_> = unknown.filter(|n| !known.contains(*n)).cloned().collect();
-        let mut vars: BTreeMap<String, String> = file.into_iter().collect();
+        let mut mistakes = Vec::new();
+        let mut environment = BTreeMap::new();
         for (name, value) in real {
-            let Some(name) = name.to_str().filter(|name| known.contains(*name)) else {
+            let Ok(name) = name.into_string() else {
                 continue;
             };
             match value.into_string() {
-                Ok(value) => drop(vars.insert(name.to_owned(), value)),
-                Err(_) => mistakes.push(Mistake {
-                    variable: name.to_owned(),
-                    given: None,
-                    expected: "must be UTF-8 text".to_owned(),
-                }),
+                Ok(value) => drop(environment.insert(name, value)),
+                Err(_) if known.contains(&name) => {
+                    mistakes.push(Mistake::hidden(&name, "must be UTF-8 text".to_owned()));
+                }
+                Err(_) => {}
             }
         }
+        let is_ours = |name: &str| known.contains(name);
+        let file = dotenv::read(directory, is_ours, |name| environment.get(name).cloned());
+        mistakes.extend(file.mistakes);
+        let (mut vars, others): (BTreeMap<_, _>, BTreeMap<_, _>) = file
+            .variables
+            .into_iter()
+            .partition(|(name, _)| is_ours(name));
+        let (ours, strange): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            environment.into_iter().partition(|(name, _)| is_ours(name));
+        vars.extend(ours);
+        let unknown = others.iter().chain(&strange);
+        let unknown = unknown.map(|(name, value)| (name.as_str(), value.as_str()));
+        let near = names::near_misses(unknown, &known, &vars);
+        mistakes.extend(near.mistakes);
+        let mut warnings = near.warnings;
+        warnings.extend(file.passed_over.iter().map(|line| {
+            format!(".env, line {line}: passed over, it can't be read and is not about tokend")
+        }));
         match Self::from_vars(vars) {
-            Ok(config) if mistakes.is_empty() => Ok(Self {
-                unknown: unknown.into_iter().collect(),
-                ..config
-            }),
+            Ok(config) if mistakes.is_empty() => Ok(Self { warnings, ..config }),
             Ok(_) => Err(ConfigError(mistakes)),
             Err(ConfigError(more)) => {
                 mistakes.extend(more);
@@ -174,7 +149,10 @@ impl Config {
             whole(text, 1, WORKERS_MAX)
         });
         let config = Self {
-            redis_url: read.secret("REDIS_URL", env.redis_url.clone(), RedisUrl::parse),
+            redis_url: {
+                let given = read.or_file("REDIS_URL", &env.redis_url, &env.redis_url_file);
+                read.secret(given, RedisUrl::parse)
+            },
             default_policy: default_policy(&env, &mut read),
             flows: FlowSettings::read(&env, &mut read, workers.min(cores)),
             durability: durability::read(&env, &mut read),
@@ -186,13 +164,13 @@ impl Config {
                 LogFilter::parse,
             ),
             log_format: read.take("LOG_FORMAT", env.log_format, Format::Auto, Format::parse),
-            host: read.take("HOST", env.host, "127.0.0.1".to_owned(), host),
+            host: read.hidden("HOST", env.host, "127.0.0.1".to_owned(), host),
             port: read.take("PORT", env.port, 3000, |text| whole(text, 0, u16::MAX)),
-            data_dir: read.take("DATA_DIR", env.data_dir, "./data".into(), directory),
+            data_dir: read.hidden("DATA_DIR", env.data_dir, "./data".into(), path),
             partitions: read.take("PARTITIONS", env.partitions, 16, |text| {
                 whole(text, 1, PARTITIONS_MAX)
             }),
-            key_prefix: read.take(
+            key_prefix: read.hidden(
                 "KEY_PREFIX",
                 env.key_prefix,
                 "tokend".to_owned(),
@@ -205,7 +183,7 @@ impl Config {
                 Duration::from_secs(1),
                 shutdown_delay,
             ),
-            unknown: Vec::new(),
+            warnings: Vec::new(),
         };
         if read.mistakes.is_empty() {
             Ok(config)
@@ -225,49 +203,6 @@ impl Config {
             flows: self.flows.limits,
             durability: self.durability,
         }
-    }
-}
-
-/// Turns texts into values and collects what is wrong with them.
-#[derive(Default)]
-struct Reader {
-    mistakes: Vec<Mistake>,
-}
-
-impl Reader {
-    fn take<T>(
-        &mut self,
-        variable: &str,
-        given: Option<String>,
-        default: T,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> T {
-        let Some(given) = given.filter(|text| !text.trim().is_empty()) else {
-            return default;
-        };
-        parse(given.trim()).unwrap_or_else(|expected| {
-            self.mistakes.push(Mistake {
-                variable: variable.to_owned(),
-                given: Some(given),
-                expected,
-            });
-            default
-        })
-    }
-
-    /// As `take`, for a value that must never be shown.
-    fn secret<T>(
-        &mut self,
-        variable: &str,
-        given: Option<String>,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        let before = self.mistakes.len();
-        let value = self.take(variable, given, None, |text| parse(text).map(Some));
-        for mistake in &mut self.mistakes[before..] {
-            mistake.given = None;
-        }
-        value
     }
 }
 
@@ -371,9 +306,10 @@ fn host(text: &str) -> Result<String, String> {
     }
 }
 
-fn directory(text: &str) -> Result<PathBuf, String> {
-    if text.contains('\0') {
-        return Err("must be a directory's path".to_owned());
+/// A path is shown in logs, so a URL or a key that was put in its place must not pass for one.
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.contains("://") || text.chars().any(char::is_control) {
+        return Err("must be the path of a file or directory, not a URL or a text".to_owned());
     }
     Ok(PathBuf::from(text))
 }

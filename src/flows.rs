@@ -120,7 +120,7 @@ fn jwt_keys(
     issuer: &str,
     data_dir: Option<&Path>,
 ) -> Result<Result<JwtKeys, FlowOff>, String> {
-    let mut files = settings.jwt_key_files.clone();
+    let mut files = settings.jwt_key_files.0.clone();
     if files.is_empty() && settings.jwt_secrets.0.is_empty() {
         let Some(directory) = data_dir else {
             return Ok(Err(FlowOff {
@@ -134,7 +134,8 @@ fn jwt_keys(
     }
     let (issuer, audience) = (issuer.to_owned(), settings.audience.clone());
     let lifetime = settings.access_token_lifetime;
-    JwtKeys::new(&files, &settings.jwt_secrets, issuer, audience, lifetime).map(Ok)
+    let (rsa, secrets) = (settings.jwt_rsa_algorithm, &settings.jwt_secrets);
+    JwtKeys::new(&files, rsa, secrets, issuer, audience, lifetime).map(Ok)
 }
 
 /// The secrets given, or one that is kept.

@@ -7,16 +7,15 @@
 //! A property says more than "does not panic": what is taken reads back as it was, and what is refused is told
 //! without repeating it.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::auth::jwt::JwtKeys;
+use crate::auth::jwt::{JwtKeys, RsaAlgorithm};
 use crate::auth::session::{Login, SessionId};
 use crate::auth::user::UserName;
-use crate::config::{Config, RedisUrl, Secrets, dotenv};
+use crate::config::{Config, RedisUrl, Secrets, dotenv, variable_names};
 use crate::http::fields::{Fields, duration, duration_or_none, fence, text, whole};
 pub use crate::http::form::fuzzing::form;
 use crate::http::input::parse_object;
@@ -46,7 +45,16 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
 static JWT_KEYS: LazyLock<JwtKeys> = LazyLock::new(|| {
     let secrets = Secrets(vec![vec![b'a'; 32], vec![b'b'; 32]]);
     let (issuer, audience) = ("https://tokens.example".to_owned(), "api".to_owned());
-    JwtKeys::new(&[], &secrets, issuer, audience, Duration::from_secs(900)).expect("keys")
+    let lifetime = Duration::from_secs(900);
+    JwtKeys::new(
+        &[],
+        RsaAlgorithm::Rs256,
+        &secrets,
+        issuer,
+        audience,
+        lifetime,
+    )
+    .expect("keys")
 });
 
 /// An access token is taken only as it was signed: bit for bit, but for the bits of base64's last character
@@ -292,30 +300,61 @@ fn new_names(text: &str) {
     }
 }
 
-/// Whatever stands in `.env`: it is read or its mistakes are told, and no secret is.
+/// Whatever stands in `.env`: it is read, or its mistakes are reported, and no message and no Debug shows a value that
+/// may be a secret or a URL.
 ///
 /// # Panics
 /// When that does not hold.
 pub fn settings(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let (given, mistakes) = dotenv::parse(&text);
-    for mistake in mistakes {
-        assert!(mistake.given.is_none());
+    let known = variable_names();
+    let read = dotenv::parse(&text, |name| known.contains(name), |_| None);
+    assert!(read.mistakes.iter().all(|it| it.given.is_none()));
+    // In double quotes each text can be written.
+    let escaped = text
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('$', "\\$");
+    let quoted = dotenv::parse(&format!("X=\"{escaped}\" # c"), |_| false, |_| None);
+    assert_eq!(quoted.variables.get("X").map(String::as_str), Some(&*text));
+    let mut vars = read.variables;
+    // What a file's name leads to is not for a test to decide.
+    vars.retain(|name, _| !name.ends_with("_FILE"));
+    let shown = |vars| match Config::from_vars(vars) {
+        Ok(config) => format!("{config:?}"),
+        Err(error) => format!("{error} {error:?}"),
+    };
+    let url = format!("http://collector:4318/?key={SECRET_MARK}");
+    for (name, value) in [
+        ("SECRET_KEY", SECRET_MARK.repeat(8)),
+        ("JWT_PRIVATE_KEY_FILE", SECRET_MARK.to_owned()),
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            format!("authorization={SECRET_MARK}"),
+        ),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", url),
+    ] {
+        vars.insert(name.to_owned(), value);
     }
-    let mut vars: BTreeMap<String, String> = given.into_iter().collect();
-    let _ = Config::from_vars(vars.clone());
-    for secret in [
+    let mut all = shown(vars.clone());
+    for name in [
         "REDIS_URL",
         "SECRET_KEY",
         "REFRESH_TOKEN_SECRET",
         "JWT_SECRET",
+        "JWT_PRIVATE_KEY_FILE",
+        "PUBLIC_URL",
+        "TRUSTED_PROXIES",
+        "CORS_ORIGINS",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
     ] {
-        vars.insert(secret.to_owned(), format!("{SECRET_MARK}{text}"));
+        vars.insert(name.to_owned(), format!("{SECRET_MARK}{text}"));
     }
-    let told = match Config::from_vars(vars) {
-        Ok(config) => format!("{config:?}"),
-        Err(error) => format!("{error} {error:?}"),
-    };
+    all.push_str(&shown(vars));
     // What is no secret may have come with the same text.
-    assert!(text.contains(SECRET_MARK) || !told.contains(SECRET_MARK));
+    assert!(
+        text.contains(SECRET_MARK) || !all.contains(SECRET_MARK),
+        "{all}"
+    );
 }

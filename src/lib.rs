@@ -27,6 +27,7 @@ pub mod server;
 pub mod shared;
 pub mod store;
 pub mod telemetry;
+mod text;
 pub mod token;
 pub mod traces;
 pub mod users;

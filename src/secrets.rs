@@ -29,9 +29,15 @@ pub fn kept(
                 ));
             }
             let mut secret = Vec::new();
-            file.take(KEPT_BYTES_MAX)
+            file.take(KEPT_BYTES_MAX + 1)
                 .read_to_end(&mut secret)
                 .map_err(told)?;
+            if secret.len() as u64 > KEPT_BYTES_MAX {
+                return Err(format!(
+                    "the secret {} is larger than {KEPT_BYTES_MAX} bytes: tokend did not make it",
+                    path.display()
+                ));
+            }
             if secret.is_empty() {
                 return Err(format!(
                     "the secret {} is empty: delete it, and another is made",
@@ -86,6 +92,12 @@ mod tests {
         assert!(
             kept(&directory, "a.key", || Ok(b"two".to_vec()))
                 .is_err_and(|why| why.contains("chmod 600"))
+        );
+        std::fs::remove_file(&path).expect("it is there");
+        let long = usize::try_from(KEPT_BYTES_MAX).expect("small") + 1;
+        assert!(kept(&directory, "a.key", || Ok(vec![b'x'; long])).is_ok());
+        assert!(
+            kept(&directory, "a.key", || Ok(Vec::new())).is_err_and(|why| why.contains("larger"))
         );
         std::fs::remove_dir_all(&directory).expect("cleaned up");
     }

@@ -56,8 +56,8 @@ pub fn run(flags: &ServeArgs) -> ExitCode {
     };
     apply(flags, &mut config);
     crate::telemetry::init(&config.log_filter, config.log_format);
-    for name in &config.unknown {
-        tracing::warn!(".env sets {name}, which tokend does not know: misspelt?");
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
     }
     if flags.purge_interval.is_some() {
         tracing::info!("--purge-interval does nothing: expired tokens leave by themselves");

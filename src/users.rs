@@ -157,8 +157,8 @@ fn list(users: &[UserListed], json: bool) -> Result<(), Failure> {
 }
 
 async fn import(store: &Store, args: &UserImportArgs, json: bool) -> Result<(), Failure> {
-    let users = htpasswd::read(&args.file)?;
-    let there = store.import_users(&users, args.replace).await?;
+    let read = htpasswd::read(&args.file, args.only_bcrypt)?;
+    let there = store.import_users(&read.users, args.replace).await?;
     if !there.is_empty() {
         let names: Vec<_> = there.iter().map(|name| one_line(name)).collect();
         let names = names.join(", ");
@@ -166,10 +166,19 @@ async fn import(store: &Store, args: &UserImportArgs, json: bool) -> Result<(), 
             "nothing was imported: --replace would overwrite the users that exist: {names}"
         )));
     }
-    let count = users.len();
-    print(&if json {
-        json!({ "imported": count }).to_string()
-    } else {
-        format!("imported {count} users")
+    let (count, skipped) = (read.users.len(), &read.refused);
+    if json {
+        let lines = skipped
+            .iter()
+            .map(|it| json!({ "line": it.line, "why": it.why }));
+        let lines: Vec<_> = lines.collect();
+        return print(&json!({ "imported": count, "skipped": lines }).to_string());
+    }
+    for it in skipped {
+        eprintln!("tokend: skipped {}", one_line(&it.to_string()));
+    }
+    print(&match skipped.len() {
+        0 => format!("imported {count} users"),
+        lines => format!("imported {count} users, skipped {lines} lines"),
     })
 }

@@ -1,8 +1,8 @@
 //! Access tokens: JWTs (RFC 9068) that anybody can verify who has our public keys.
 //!
-//! The key is found by its id, and each key verifies with its own algorithm alone: what a token's header says of
-//! its algorithm must agree and decides nothing, so that a public key can't be passed off as a secret. Time is not
-//! looked at here: it is Redis's, and [`Claims::is_current`] takes it.
+//! The key is found by its id, and each key verifies by its own algorithms alone: one, or for an RSA key RS256 and PS256.
+//! A header that names another is refused, so that a public key can't be passed off as a secret. Time is not looked at
+//! here: it is Redis's, and [`Claims::is_current`] takes it.
 
 #[cfg(test)]
 mod attacks;
@@ -66,6 +66,24 @@ impl Claims {
     }
 }
 
+/// By which RSA keys sign. They verify by both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RsaAlgorithm {
+    /// RSASSA-PKCS1-v1_5, which every verifier of access tokens must know (RFC 9068, section 2.1).
+    Rs256,
+    /// RSASSA-PSS.
+    Ps256,
+}
+
+impl RsaAlgorithm {
+    fn signs(self) -> Algorithm {
+        match self {
+            Self::Rs256 => Algorithm::RS256,
+            Self::Ps256 => Algorithm::PS256,
+        }
+    }
+}
+
 /// A token just signed. It has no Debug.
 pub struct Issued {
     pub token: String,
@@ -114,14 +132,15 @@ impl JwtKeys {
     /// A sentence for the log: when a file can't be read or holds another kind of key, or there is no key.
     pub fn new(
         files: &[PathBuf],
+        rsa: RsaAlgorithm,
         secrets: &Secrets,
         issuer: String,
         audience: String,
         lifetime: Duration,
     ) -> Result<Self, String> {
         let mut all = Vec::new();
-        for file in files {
-            all.extend(keys::read(file)?);
+        for (file, item) in files.iter().zip(1..) {
+            all.extend(keys::read(file, item, rsa)?);
         }
         all.extend(secrets.0.iter().map(|secret| Key::from_secret(secret)));
         if all.is_empty() {
@@ -215,6 +234,7 @@ impl JwtKeys {
     fn key(&self, id: &str) -> Option<(&Key, Validation)> {
         let key = self.keys.iter().find(|key| key.id == id)?;
         let mut validation = Validation::new(key.algorithm);
+        validation.algorithms = key.accepts.to_vec();
         validation.validate_exp = false;
         validation.set_required_spec_claims(&["iss", "sub", "aud", "exp"]);
         Some((key, validation))
@@ -254,7 +274,7 @@ impl JwtKeys {
         json!({ "keys": public.collect::<Vec<_>>() })
     }
 
-    /// The algorithms that tokens may be signed with.
+    /// The algorithms that tokens are signed with.
     #[must_use]
     pub fn algorithms(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
@@ -262,6 +282,8 @@ impl JwtKeys {
             let name = match key.algorithm {
                 Algorithm::EdDSA => "EdDSA",
                 Algorithm::ES256 => "ES256",
+                Algorithm::RS256 => "RS256",
+                Algorithm::PS256 => "PS256",
                 _ => "HS256",
             };
             if !names.contains(&name) {

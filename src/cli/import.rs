@@ -4,7 +4,7 @@
 //! the pool as it was. Then it goes out in chunks. A chunk is all or nothing and a token that the
 //! pool has is left as it is, so repeating an import is always safe.
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use super::PoolArg;
 use super::client::Client;
 use super::error::{CallError, Failure};
 use super::output::{self, Output};
+use crate::text::Text;
 use crate::token::{Invalid, TOKENS_PER_CALL_MAX, TokenValue};
 
 /// Most bytes of one call's body: the service refuses more than 1 MiB; the rest is margin for
@@ -33,6 +34,12 @@ const BODY_TAIL: &str = "]}";
 pub struct ImportArgs {
     /// A file with one token per line, or - for stdin. Blank lines are ignored.
     file: PathBuf,
+    /// Read and check the file, say how many tokens it has, and send nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Ignore lines that begin with #; without this option they are tokens too.
+    #[arg(long)]
+    skip_comments: bool,
     #[command(flatten)]
     pool: PoolArg,
 }
@@ -49,9 +56,19 @@ struct Chunk {
 /// # Errors
 /// When the file cannot be used, the service refuses, or the output cannot be written.
 pub async fn run(client: &Client, output: Output, args: &ImportArgs) -> Result<(), Failure> {
-    let bytes = read(args)?;
-    let tokens = parse(&bytes).map_err(|bad| Failure::usage(told(&bad)))?;
+    let text = Text::read(&args.file, u64::MAX).map_err(|error| {
+        let name = args.file.display();
+        Failure::usage(format!("cannot read {name}: {error}"))
+    })?;
+    let tokens = parse(&text, args.skip_comments).map_err(|bad| Failure::usage(told(&bad)))?;
     let total = tokens.len();
+    if args.dry_run {
+        return output::print(&if output.json {
+            serde_json::json!({ "tokens": total }).to_string()
+        } else {
+            format!("{total} tokens, all valid; nothing was sent")
+        });
+    }
     let mut progress = Progress::new(total, std::io::stderr().is_terminal());
     let started = Instant::now();
     let (mut done, mut new, mut existing) = (0, 0, 0);
@@ -83,36 +100,20 @@ fn stopped(error: CallError, done: usize, total: usize) -> Failure {
     Failure { message, code }
 }
 
-fn read(args: &ImportArgs) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    let outcome = if args.file.as_os_str() == "-" {
-        std::io::stdin().lock().read_to_end(&mut bytes).map(|_| ())
-    } else {
-        std::fs::read(&args.file).map(|read| bytes = read)
-    };
-    outcome.map_err(|error| {
-        let name = args.file.display();
-        Failure::usage(format!("cannot read {name}: {error}"))
-    })?;
-    Ok(bytes)
-}
-
-/// The tokens of a file, or every bad line with its number (from 1) and why.
-fn parse(bytes: &[u8]) -> Result<Vec<TokenValue>, Vec<(usize, Invalid)>> {
-    // Editors on Windows put a byte order mark first; it is no part of the first token.
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+/// The tokens of a file, or every bad line with its number and why.
+fn parse(text: &Text, skip_comments: bool) -> Result<Vec<TokenValue>, Vec<(usize, Invalid)>> {
     let (mut tokens, mut bad) = (Vec::new(), Vec::new());
-    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.trim_ascii().is_empty() {
+    for line in text.lines() {
+        if line.is_blank() || (skip_comments && line.is_comment()) {
             continue;
         }
-        let parsed = std::str::from_utf8(line)
+        let parsed = line
+            .text()
             .map_err(|_| Invalid("a token must be UTF-8 text".to_owned()))
             .and_then(TokenValue::parse_new);
         match parsed {
             Ok(token) => tokens.push(token),
-            Err(why) => bad.push((index + 1, why)),
+            Err(why) => bad.push((line.number, why)),
         }
     }
     if bad.is_empty() { Ok(tokens) } else { Err(bad) }
@@ -219,28 +220,26 @@ impl Progress {
 mod tests {
     use super::*;
 
-    fn values(text: &[u8]) -> Vec<String> {
-        let tokens = parse(text).expect("valid");
-        tokens.into_iter().map(String::from).collect()
+    fn text(bytes: &[u8]) -> Text {
+        Text::of(bytes).expect("not UTF-16")
     }
 
     #[test]
-    fn blank_lines_line_ends_and_byte_order_marks_are_no_tokens() {
-        assert_eq!(
-            values(b"\xef\xbb\xbfa\r\n\r\n  \nb c\n\nd"),
-            ["a", "b c", "d"]
-        );
-        assert!(values(b"").is_empty());
-        assert!(values(b"\n\r\n").is_empty());
+    fn lines_that_begin_with_a_number_sign_are_tokens_unless_comments_are_skipped() {
+        let text = text(b"\xef\xbb\xbf# seats\r\n\r\nseat-1\r\n  # more\nseat-2 # 2");
+        let tokens = |skip_comments| {
+            let tokens = parse(&text, skip_comments).expect("valid");
+            tokens.len()
+        };
+        assert_eq!((tokens(true), tokens(false)), (2, 4));
     }
 
     #[test]
     fn every_bad_line_is_named_by_its_number_and_never_quoted() {
         let long = "s".repeat(257);
-        let text = format!("good\n{long}\n\nbad\ttab\n");
-        let mut bytes = text.into_bytes();
+        let mut bytes = format!("good\n{long}\n\nbad\ttab\n").into_bytes();
         bytes.extend(b"\xff\xfe\n");
-        let bad = parse(&bytes).expect_err("three bad lines");
+        let bad = parse(&text(&bytes), false).expect_err("three bad lines");
         let lines: Vec<usize> = bad.iter().map(|(line, _)| *line).collect();
         assert_eq!(lines, [2, 4, 5]);
         assert!(!told(&bad).contains("tab"));
@@ -249,7 +248,7 @@ mod tests {
 
     #[test]
     fn only_the_first_bad_lines_are_listed() {
-        let bad = parse("\u{1}\n".repeat(50).as_bytes()).expect_err("all bad");
+        let bad = parse(&text("\u{1}\n".repeat(50).as_bytes()), false).expect_err("all bad");
         assert_eq!(told(&bad).lines().count(), BAD_LINES_SHOWN_MAX + 2);
         assert!(told(&bad).contains("40 more bad lines"));
     }

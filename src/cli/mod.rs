@@ -6,6 +6,7 @@
 //! **Architecture Invariant:** nothing here knows the store. The command line is a client of the
 //! HTTP contract like any other, so whatever it can do, every other client can.
 
+mod address;
 pub mod client;
 pub(crate) mod duration;
 pub mod error;
@@ -122,7 +123,7 @@ pub enum UserCommand {
     Delete(UserArgs),
     /// List the users, one name per line.
     List,
-    /// Add users from an htpasswd file with bcrypt hashes (htpasswd -B): all of them, or none.
+    /// Add users from an htpasswd file with bcrypt hashes (htpasswd -B): all of them, or none; see --only-bcrypt.
     Import(UserImportArgs),
 }
 
@@ -135,9 +136,12 @@ pub struct UserArgs {
 
 #[derive(Debug, Args)]
 pub struct UserImportArgs {
-    /// The file, with a line `name:$2y$…` for each user.
+    /// The file, with a line `name:$2y$…` for each user, or - for stdin. `name:hash:comment` is good too.
     #[arg(value_name = "HTPASSWD")]
     pub file: PathBuf,
+    /// Take the lines that can be taken, and name the others; without this option any of those refuses the file.
+    #[arg(long)]
+    pub only_bcrypt: bool,
     /// Overwrite users that are there already; their sessions end.
     #[arg(long)]
     pub replace: bool,

@@ -1,176 +1,208 @@
-//! `.env` in the working directory, read without touching the process's environment.
+//! `.env` in the working directory, by the rules of Docker Compose, without touching the process's environment.
+//!
+//! `docs/adr/0022-dotenv.md` has the rules and where they differ. In short: only a line that assigns one of our
+//! variables can be a mistake. Other lines are there for other programs: their values can be referred to, and what
+//! can't be read of them is passed over.
 
-use std::io::Read;
+mod expand;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
+use self::expand::{expand, unescape};
 use super::Mistake;
+use crate::text::Text;
 
-/// Hands the file to the parser one line per `read`, so that the parser's read-ahead ends at the line
-/// that it is at and a mistake can be told with its line number.
-struct Lines<'a> {
-    rest: &'a str,
-    /// Lines handed out so far, so also the number of the current line.
-    given: &'a std::cell::Cell<usize>,
-    /// What is left of a line longer than the parser's buffer.
-    pending: Vec<u8>,
+/// Most bytes of the file.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(crate) struct Dotenv {
+    /// The variables that it sets, those of other programs too. Of several the last counts.
+    pub variables: BTreeMap<String, String>,
+    /// What is wrong with the lines of our variables. The lines are not repeated: they may hold a secret.
+    pub mistakes: Vec<Mistake>,
+    /// The numbers of the lines of others that can't be read.
+    pub passed_over: Vec<usize>,
 }
 
-impl Read for Lines<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if self.pending.is_empty() {
-            let end = self.rest.find('\n').map_or(self.rest.len(), |at| at + 1);
-            let (line, rest) = self.rest.split_at(end);
-            if line.is_empty() {
-                return Ok(0);
-            }
-            self.rest = rest;
-            self.given.set(self.given.get() + 1);
-            line_without_comment(line).clone_into(&mut self.pending);
-        }
-        let n = self.pending.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&self.pending[..n]);
-        self.pending.drain(..n);
-        Ok(n)
+/// The variables of `.env` in `directory`; none if there is no such file.
+pub(super) fn read(
+    directory: &Path,
+    is_ours: impl Fn(&str) -> bool,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Dotenv {
+    let text = Text::read_file(&directory.join(".env"), FILE_BYTES_MAX).and_then(Text::whole);
+    match text {
+        Ok(text) => parse(&text, is_ours, environment),
+        Err(error) if error.kind() == ErrorKind::NotFound => Dotenv::default(),
+        Err(error) => Dotenv {
+            mistakes: vec![Mistake::hidden(
+                ".env",
+                format!("must be a readable text file: {error}"),
+            )],
+            ..Dotenv::default()
+        },
     }
 }
 
-/// Cuts a comment behind a value without quotes. The parser does so itself, except that it takes an
-/// apostrophe in a comment behind an even number of spaces for an open quote.
-fn line_without_comment(line: &str) -> Vec<u8> {
-    let mut before = ' ';
-    for (at, c) in line.char_indices() {
-        match c {
-            '\'' | '"' | '\\' => break,
-            '#' if before.is_whitespace() => {
-                return format!("{}\n", line[..at].trim_end()).into_bytes();
-            }
-            _ => before = c,
-        }
-    }
-    line.as_bytes().to_vec()
-}
-
-/// The variables of a file's text in their order, and each line that can't be read. The line's text is
-/// not repeated: it may hold a password.
-pub(crate) fn parse(text: &str) -> (Vec<(String, String)>, Vec<Mistake>) {
-    let given = std::cell::Cell::new(0);
-    let lines = Lines {
-        rest: text.trim_start_matches('\u{feff}'),
-        given: &given,
-        pending: Vec::new(),
+/// The variables of a file's text. References are looked up in `environment` first, then in the lines above.
+pub(crate) fn parse(
+    text: &str,
+    is_ours: impl Fn(&str) -> bool,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Dotenv {
+    let mut read = Dotenv::default();
+    let mut lines = Lines {
+        rest: text,
+        number: 0,
     };
-    let (mut variables, mut mistakes) = (Vec::new(), Vec::new());
-    for line in dotenvy::from_read_iter(lines) {
-        let error = match line {
-            Ok(variable) => {
-                variables.push(variable);
+    while let Some(line) = lines.next() {
+        let number = lines.number;
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let line = line
+            .strip_prefix("export")
+            .filter(|it| it.starts_with(is_blank))
+            .unwrap_or(line);
+        let (name, value) = match assignment(line.trim_start()) {
+            Ok(Some(assignment)) => assignment,
+            Ok(None) => continue, // only a name: as the environment has it
+            Err(name) if is_ours(name) => {
+                read.refuse(number, name, "must read NAME=value");
                 continue;
             }
-            Err(error) => error,
+            Err(_) => {
+                read.passed_over.push(number);
+                continue;
+            }
         };
-        // A quote that is never closed swallows the rest of the file: name the line it is in.
-        let swallowed = match &error {
-            dotenvy::Error::LineParse(text, _) => text.trim_end().matches('\n').count(),
-            _ => 0,
-        };
-        mistakes.push(Mistake {
-            variable: format!(".env, line {}", given.get() - swallowed.min(given.get())),
-            given: None,
-            expected: "must read NAME=value, with quotes around a value that has spaces \
-                       (the line is not shown, it may hold a secret)"
-                .to_owned(),
-        });
-        if matches!(error, dotenvy::Error::Io(_)) {
-            break; // the same would come again
+        let look_up = |name: &str| environment(name).or_else(|| read.variables.get(name).cloned());
+        match value_of(value, &mut lines, &is_ours, look_up) {
+            Ok(value) => drop(read.variables.insert(name.to_owned(), value)),
+            Err(why) if is_ours(name) => read.refuse(number, name, &why),
+            Err(_) => read.passed_over.push(number),
         }
     }
-    (variables, mistakes)
+    read
 }
 
-/// The variables of `.env` in `directory`; none where there is no such file.
-pub(super) fn read(directory: &Path) -> (Vec<(String, String)>, Vec<Mistake>) {
-    match std::fs::read_to_string(directory.join(".env")) {
-        Ok(text) => parse(&text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Vec::new(), Vec::new()),
-        Err(error) => {
-            let mistake = Mistake {
-                variable: ".env".to_owned(),
-                given: None,
-                expected: format!("must be a readable text file: {error}"),
-            };
-            (Vec::new(), vec![mistake])
-        }
+impl Dotenv {
+    fn refuse(&mut self, number: usize, name: &str, why: &str) {
+        let place = format!(".env, line {number}: {name}");
+        let why = format!("{why} (the line is not shown, it may hold a secret)");
+        self.mistakes.push(Mistake::hidden(&place, why));
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+struct Lines<'a> {
+    rest: &'a str,
+    /// That of the line handed out last, from 1.
+    number: usize,
+}
 
-    fn values(text: &str) -> Vec<(String, String)> {
-        let (variables, mistakes) = parse(text);
-        assert!(mistakes.is_empty(), "{mistakes:?}");
-        variables
-    }
-
-    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
-        list.iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect()
-    }
-
-    #[test]
-    fn comments_behind_values_are_cut_and_quotes_keep_them() {
-        let text = "\u{feff}# it's a file\nA=1  # it's one\nB=\"x # y\"  # kept\n\nexport C='a b'\r\nD=a#b\nE=   # none\n";
-        let expected = [
-            ("A", "1"),
-            ("B", "x # y"),
-            ("C", "a b"),
-            ("D", "a#b"),
-            ("E", ""),
-        ];
-        assert_eq!(values(text), pairs(&expected));
-    }
-
-    #[test]
-    fn a_value_may_span_lines_in_quotes() {
-        assert_eq!(
-            values("A=\"x\ny\"\nB=2"),
-            pairs(&[("A", "x\ny"), ("B", "2")])
-        );
-    }
-
-    #[test]
-    fn a_line_that_cannot_be_read_is_named_by_its_number_and_not_shown() {
-        for (text, line) in [
-            ("A=1\n\n# c\nB=secret two words\nC=3\n", 4),
-            ("A=1\nsecret\n", 2),
-            ("A=1\nB='secret\nC=3\nD=4\n", 2),
-            ("9A=secret\n", 1),
-        ] {
-            let mistake = parse(text).1.first().expect("malformed").to_string();
-            assert!(
-                mistake.contains(&format!(".env, line {line} ")),
-                "{mistake}"
-            );
-            assert!(!mistake.contains("secret two"), "{mistake}");
+impl<'a> Lines<'a> {
+    fn next(&mut self) -> Option<&'a str> {
+        if self.rest.is_empty() {
+            return None;
         }
+        let (line, rest) = self.rest.split_once('\n').unwrap_or((self.rest, ""));
+        self.rest = rest;
+        self.number += 1;
+        Some(line)
     }
+}
 
-    #[test]
-    fn every_line_that_cannot_be_read_is_told_and_the_others_count() {
-        let (variables, mistakes) = parse("TWO BAD\nA=1\nALSO BAD LINE\nB=2\n");
-        let places: Vec<_> = mistakes.iter().map(|m| m.variable.as_str()).collect();
-        assert_eq!(places, [".env, line 1", ".env, line 3"]);
-        assert_eq!(variables, pairs(&[("A", "1"), ("B", "2")]));
-    }
+fn is_blank(c: char) -> bool {
+    c == ' ' || c == '\t'
+}
 
-    #[test]
-    fn a_line_longer_than_the_parsers_buffer_is_read_whole() {
-        let long = "x".repeat(100_000);
-        assert_eq!(
-            values(&format!("A={long}\nB=1")),
-            pairs(&[("A", &long), ("B", "1")])
-        );
+fn is_part_of_name(c: char) -> bool {
+    c.is_alphanumeric() || "_.-[]".contains(c)
+}
+
+/// The name and what stands behind its `=` or `:`; none for a name alone. The error is the first word of a line that
+/// is neither.
+fn assignment(line: &str) -> Result<Option<(&str, &str)>, &str> {
+    let end = line.find(|c| !is_part_of_name(c)).unwrap_or(line.len());
+    let (word, behind) = line.split_at(end);
+    let behind = behind.trim_start_matches(is_blank);
+    if word.is_empty() {
+        Err(word)
+    } else if let Some(value) = behind.strip_prefix(['=', ':']) {
+        Ok(Some((word, value)))
+    } else if behind.is_empty() || behind.starts_with('#') {
+        Ok(None)
+    } else {
+        Err(word)
     }
+}
+
+/// What a value means. One in quotes may go on in the next lines, but not past a line that assigns one of our
+/// variables: then its quote is not closed.
+fn value_of(
+    line: &str,
+    lines: &mut Lines<'_>,
+    is_ours: &impl Fn(&str) -> bool,
+    look_up: impl Fn(&str) -> Option<String>,
+) -> Result<String, String> {
+    let value = line.trim_start_matches(is_blank);
+    let Some(quote) = value.chars().next().filter(|c| ['"', '\''].contains(c)) else {
+        return expand(without_comment(line), look_up);
+    };
+    let mut text = value[1..].to_owned();
+    let mut ahead = Lines {
+        rest: lines.rest,
+        number: lines.number,
+    };
+    let end = loop {
+        if let Some(end) = closing(&text, quote) {
+            break end;
+        }
+        let next = ahead
+            .next()
+            .filter(|line| match assignment(line.trim_start()) {
+                Ok(Some((name, _))) => !is_ours(name),
+                _ => true,
+            });
+        let next = next.ok_or_else(|| format!("begins with {quote} and has no closing {quote}"))?;
+        text.push('\n');
+        text.push_str(next);
+    };
+    *lines = ahead;
+    let behind = text[end + 1..].trim_start();
+    if !behind.is_empty() && !behind.starts_with('#') {
+        return Err(format!("has text behind the closing {quote}"));
+    }
+    if quote == '\'' {
+        return Ok(text[..end].replace("\\'", "'"));
+    }
+    expand(&unescape(&text[..end]), look_up)
+}
+
+/// Where the quote is that is not escaped.
+fn closing(text: &str, quote: char) -> Option<usize> {
+    let mut escaped = false;
+    text.char_indices().find_map(|(at, c)| {
+        let here = c == quote && !escaped;
+        escaped = c == '\\' && !escaped;
+        here.then_some(at)
+    })
+}
+
+/// A comment begins with a `#` behind a blank.
+fn without_comment(value: &str) -> &str {
+    let mut before = '=';
+    let comment = value.char_indices().find(|(_, c)| {
+        let begins = *c == '#' && is_blank(before);
+        before = *c;
+        begins
+    });
+    value[..comment.map_or(value.len(), |(at, _)| at)].trim()
 }

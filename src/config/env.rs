@@ -11,6 +11,8 @@ use serde::Deserialize;
 pub(super) struct Env {
     /// `REDIS_URL`: where Redis is; empty: tokend runs one itself, in `DATA_DIR`.
     pub redis_url: Option<String>,
+    /// `REDIS_URL_FILE`: a file with the value of `REDIS_URL`.
+    pub redis_url_file: Option<String>,
     /// `TOKEN_LIFETIME`: seconds after which a lease of pool `default` lapses, unless kept alive.
     pub token_lifetime: Option<String>,
     /// `KEEP_ALIVE_LIMIT`: seconds after which a free token of pool `default` that nobody kept alive
@@ -67,12 +69,20 @@ pub(super) struct Env {
     pub rotation_retry: Option<String>,
     /// `SECRET_KEY`: signs one-time tokens; several separated by commas, the first signs, all verify.
     pub secret_key: Option<String>,
+    /// `SECRET_KEY_FILE`: a file with the value of `SECRET_KEY`.
+    pub secret_key_file: Option<String>,
     /// `REFRESH_TOKEN_SECRET`: signs refresh tokens; several as above.
     pub refresh_token_secret: Option<String>,
+    /// `REFRESH_TOKEN_SECRET_FILE`: a file with the value of `REFRESH_TOKEN_SECRET`.
+    pub refresh_token_secret_file: Option<String>,
     /// `JWT_SECRET`: signs access tokens by HS256; several as above.
     pub jwt_secret: Option<String>,
-    /// `JWT_PRIVATE_KEY_FILE`: PEM files that sign access tokens by EdDSA or ES256; several as above.
+    /// `JWT_SECRET_FILE`: a file with the value of `JWT_SECRET`.
+    pub jwt_secret_file: Option<String>,
+    /// `JWT_PRIVATE_KEY_FILE`: PEM files that sign access tokens by EdDSA, ES256, RS256 or PS256; several as above.
     pub jwt_private_key_file: Option<String>,
+    /// `JWT_RSA_ALGORITHM`: `RS256` or `PS256`: by which RSA keys sign.
+    pub jwt_rsa_algorithm: Option<String>,
     /// `PUBLIC_URL`: where the service is seen from outside: the issuer of its tokens.
     pub public_url: Option<String>,
     /// `JWT_AUDIENCE`: whom access tokens are for.
@@ -101,8 +111,12 @@ pub(super) struct Env {
     pub otel_exporter_otlp_traces_protocol: Option<String>,
     /// `OTEL_EXPORTER_OTLP_HEADERS`: headers for the collector; may hold a key.
     pub otel_exporter_otlp_headers: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_HEADERS_FILE`: a file with the value of `OTEL_EXPORTER_OTLP_HEADERS`.
+    pub otel_exporter_otlp_headers_file: Option<String>,
     /// `OTEL_EXPORTER_OTLP_TRACES_HEADERS`: those for traces, instead.
     pub otel_exporter_otlp_traces_headers: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_TRACES_HEADERS_FILE`: a file with the value of `OTEL_EXPORTER_OTLP_TRACES_HEADERS`.
+    pub otel_exporter_otlp_traces_headers_file: Option<String>,
     /// `OTEL_EXPORTER_OTLP_COMPRESSION`: `gzip` or `none`.
     pub otel_exporter_otlp_compression: Option<String>,
     /// `OTEL_EXPORTER_OTLP_TRACES_COMPRESSION`: the same, for traces alone.

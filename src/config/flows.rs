@@ -1,5 +1,8 @@
 //! What the environment says of the bearer flows: lifetimes, caps, secrets, and how they face the web.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -8,7 +11,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::env::Env;
-use super::{Reader, directory, whole};
+use super::{Reader, path, whole};
+use crate::auth::jwt::RsaAlgorithm;
 use crate::token::rotating::{ROTATION_RETRY_DEFAULT, SECRET_BYTES_MIN};
 use crate::token::text::visible;
 use crate::token::{FlowLimits, FlowsLimits, Invalid, Kind, Policy};
@@ -40,17 +44,48 @@ impl fmt::Debug for Secrets {
 impl Secrets {
     /// Separated by commas.
     fn parse(text: &str) -> Result<Self, String> {
-        let secrets: Vec<_> = text
-            .split(',')
-            .map(|it| it.trim().as_bytes().to_vec())
-            .collect();
-        if secrets.iter().any(|secret| secret.len() < SECRET_BYTES_MIN) {
-            return Err(format!(
-                "must be at least {SECRET_BYTES_MIN} bytes (several separated by commas, each as long): openssl rand -base64 48"
-            ));
-        }
-        Ok(Self(secrets))
+        let long = |it: &str| it.len() >= SECRET_BYTES_MIN;
+        let secrets = each(text, |it| long(it).then(|| it.as_bytes().to_vec()));
+        secrets.map(Self).map_err(|item| {
+            format!(
+                "must be at least {SECRET_BYTES_MIN} bytes (several separated by commas, each as long), item {item} is not: openssl rand -base64 48"
+            )
+        })
     }
+}
+
+/// The paths of key files. Debug counts them: a key may have been put in the place of a path.
+#[derive(Clone, Default)]
+pub struct KeyFiles(pub Vec<PathBuf>);
+
+impl fmt::Debug for KeyFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} files", self.0.len())
+    }
+}
+
+impl KeyFiles {
+    /// Separated by commas.
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.contains("-----BEGIN") {
+            return Err(
+                "must be the path of a PEM file, and holds a key: write the key to a file"
+                    .to_owned(),
+            );
+        }
+        let paths = each(text, |part| path(part).ok().filter(|_| !part.is_empty()));
+        paths.map(Self).map_err(|item| {
+            format!("must be paths of PEM files, separated by commas: item {item} is none")
+        })
+    }
+}
+
+/// The items of a list separated by commas; the error is the number of the first bad one, from 1.
+fn each<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, usize> {
+    let items = text.split(',').map(str::trim).zip(1..);
+    items
+        .map(|(item, number)| parse(item).ok_or(number))
+        .collect()
 }
 
 /// The settings of the flows. Every value is valid.
@@ -68,7 +103,9 @@ pub struct FlowSettings {
     /// `JWT_SECRET`; empty: not given.
     pub jwt_secrets: Secrets,
     /// `JWT_PRIVATE_KEY_FILE`; empty: not given.
-    pub jwt_key_files: Vec<PathBuf>,
+    pub jwt_key_files: KeyFiles,
+    /// `JWT_RSA_ALGORITHM`.
+    pub jwt_rsa_algorithm: RsaAlgorithm,
     /// `PUBLIC_URL`, without a slash at its end; `None`: not given.
     pub public_url: Option<String>,
     /// `JWT_AUDIENCE`.
@@ -105,19 +142,30 @@ impl FlowSettings {
         Self {
             limits: limits(env, read),
             dump: read.take("DUMP", env.dump.clone(), false, switch),
-            one_time_secrets: secrets(read, "SECRET_KEY", &env.secret_key),
-            refresh_secrets: secrets(read, "REFRESH_TOKEN_SECRET", &env.refresh_token_secret),
-            jwt_secrets: secrets(read, "JWT_SECRET", &env.jwt_secret),
-            jwt_key_files: read.take(
+            one_time_secrets: secrets(read, "SECRET_KEY", &env.secret_key, &env.secret_key_file),
+            refresh_secrets: secrets(
+                read,
+                "REFRESH_TOKEN_SECRET",
+                &env.refresh_token_secret,
+                &env.refresh_token_secret_file,
+            ),
+            jwt_secrets: secrets(read, "JWT_SECRET", &env.jwt_secret, &env.jwt_secret_file),
+            jwt_key_files: read.hidden(
                 "JWT_PRIVATE_KEY_FILE",
                 env.jwt_private_key_file.clone(),
-                Vec::new(),
-                |text| text.split(',').map(|path| directory(path.trim())).collect(),
+                KeyFiles::default(),
+                KeyFiles::parse,
             ),
-            public_url: read.take("PUBLIC_URL", env.public_url.clone(), None, |text| {
+            jwt_rsa_algorithm: read.take(
+                "JWT_RSA_ALGORITHM",
+                env.jwt_rsa_algorithm.clone(),
+                RsaAlgorithm::Rs256,
+                rsa_algorithm,
+            ),
+            public_url: read.hidden("PUBLIC_URL", env.public_url.clone(), None, |text| {
                 public_url(text).map(Some)
             }),
-            audience: read.take(
+            audience: read.hidden(
                 "JWT_AUDIENCE",
                 env.jwt_audience.clone(),
                 "tokend".to_owned(),
@@ -141,21 +189,21 @@ impl FlowSettings {
                 BTreeSet::from([Kind::Access, Kind::Unified]),
                 |text| Kind::parse_list(text).map_err(|invalid| invalid.0),
             ),
-            trusted_proxies: read.take(
+            trusted_proxies: read.hidden(
                 "TRUSTED_PROXIES",
                 env.trusted_proxies.clone(),
                 Vec::new(),
                 networks,
             ),
-            title: read.take("APP_TITLE", env.app_title.clone(), "tokend".to_owned(), line),
-            description: read.take(
+            title: read.hidden("APP_TITLE", env.app_title.clone(), "tokend".to_owned(), line),
+            description: read.hidden(
                 "APP_DESCRIPTION",
                 env.app_description.clone(),
                 "Hands out tokens over HTTP, each to at most one holder at a time, and takes them back.".to_owned(),
                 line,
             ),
             passwords_at_once,
-            cors_origins: read.take(
+            cors_origins: read.hidden(
                 "CORS_ORIGINS",
                 env.cors_origins.clone(),
                 CorsOrigins::Only(Vec::new()),
@@ -165,9 +213,22 @@ impl FlowSettings {
     }
 }
 
-fn secrets(read: &mut Reader, variable: &str, given: &Option<String>) -> Secrets {
-    read.secret(variable, given.clone(), Secrets::parse)
-        .unwrap_or_default()
+fn secrets(
+    read: &mut Reader,
+    variable: &str,
+    value: &Option<String>,
+    file: &Option<String>,
+) -> Secrets {
+    let given = read.or_file(variable, value, file);
+    read.secret(given, Secrets::parse).unwrap_or_default()
+}
+
+fn rsa_algorithm(text: &str) -> Result<RsaAlgorithm, String> {
+    match text {
+        "RS256" => Ok(RsaAlgorithm::Rs256),
+        "PS256" => Ok(RsaAlgorithm::Ps256),
+        _ => Err("must be RS256 or PS256".to_owned()),
+    }
 }
 
 fn limits(env: &Env, read: &mut Reader) -> FlowsLimits {
@@ -267,13 +328,15 @@ fn public_url(text: &str) -> Result<String, String> {
 }
 
 fn networks(text: &str) -> Result<Vec<IpNet>, String> {
-    let parse = |part: &str| {
-        let part = part.trim();
+    let network = |part: &str| {
         let address = || part.parse::<std::net::IpAddr>().ok().map(IpNet::from);
         part.parse::<IpNet>().ok().or_else(address)
     };
-    let networks: Option<Vec<_>> = text.split(',').map(parse).collect();
-    networks.ok_or_else(|| "must be addresses or networks such as 10.0.0.0/8,192.0.2.1".to_owned())
+    each(text, network).map_err(|item| {
+        format!(
+            "must be addresses or networks such as 10.0.0.0/8,192.0.2.1: item {item} is neither"
+        )
+    })
 }
 
 fn cors_origins(text: &str) -> Result<CorsOrigins, String> {
@@ -281,121 +344,14 @@ fn cors_origins(text: &str) -> Result<CorsOrigins, String> {
         return Ok(CorsOrigins::Any);
     }
     let origin = |part: &str| {
-        let part = part.trim().trim_end_matches('/');
+        let part = part.trim_end_matches('/');
         let url = reqwest::Url::parse(part).ok()?;
         // Exactly as a browser writes it: scheme, host, port and nothing else.
         (url.origin().ascii_serialization() == part).then(|| part.to_owned())
     };
-    let origins: Option<Vec<_>> = text.split(',').map(origin).collect();
-    origins.map(CorsOrigins::Only).ok_or_else(|| {
-        "must be * or origins such as https://app.example.com,http://localhost:8080".to_owned()
+    each(text, origin).map(CorsOrigins::Only).map_err(|item| {
+        format!(
+            "must be * or origins such as https://app.example.com,http://localhost:8080: item {item} is none"
+        )
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_a_list_of_long_ones() {
-        let (a, b) = ("a".repeat(32), "b".repeat(40));
-        assert_eq!(
-            Secrets::parse(&a),
-            Ok(Secrets(vec![a.clone().into_bytes()]))
-        );
-        assert_eq!(
-            Secrets::parse(&format!("{a}, {b}")).expect("two").0.len(),
-            2
-        );
-        for bad in [
-            "short".to_owned(),
-            format!("{a},"),
-            format!("{a},short"),
-            "a".repeat(31),
-        ] {
-            let why = Secrets::parse(&bad).expect_err(&bad);
-            assert!(!why.contains(&bad) && why.contains("32 bytes"), "{why}");
-        }
-        assert_eq!(format!("{:?}", Secrets(vec![vec![1]])), "1 secrets");
-    }
-
-    #[test]
-    fn a_one_time_lifetime_is_half_an_hour_to_four_days() {
-        for (text, seconds) in [
-            ("30min", 1_800),
-            ("90min", 5_400),
-            ("2h", 7_200),
-            ("96h", 345_600),
-            ("7200", 7_200),
-        ] {
-            assert_eq!(
-                one_time_lifetime(text),
-                Ok(Duration::from_secs(seconds)),
-                "{text}"
-            );
-        }
-        for bad in ["29min", "97h", "2", "h", "-2h", "2 hours ago", ""] {
-            assert!(one_time_lifetime(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_public_url_is_an_issuer() {
-        assert_eq!(
-            public_url("https://a.example/auth/"),
-            Ok("https://a.example/auth".to_owned())
-        );
-        for bad in [
-            "a.example",
-            "ftp://a.example",
-            "https://",
-            "https://a/?b",
-            "https://a/#b",
-            "https://u:p@a/",
-        ] {
-            assert!(public_url(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn an_audience_has_nothing_invisible() {
-        assert_eq!(audience("my api"), Ok("my api".to_owned()));
-        let why = audience("api\u{200b}").expect_err("invisible");
-        assert_eq!(
-            why,
-            "an audience must not contain the invisible character U+200B"
-        );
-    }
-
-    #[test]
-    fn proxies_are_addresses_or_networks() {
-        assert_eq!(
-            networks("10.0.0.0/8, 192.0.2.1,::1").map(|all| all.len()),
-            Ok(3)
-        );
-        for bad in ["", "10.0.0.0/33", "example.com", "10.0.0.0/8,"] {
-            assert!(networks(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn origins_are_as_browsers_write_them() {
-        assert_eq!(cors_origins("*"), Ok(CorsOrigins::Any));
-        let two = vec![
-            "https://a.example".to_owned(),
-            "http://localhost:8080".to_owned(),
-        ];
-        assert_eq!(
-            cors_origins("https://a.example, http://localhost:8080/"),
-            Ok(CorsOrigins::Only(two))
-        );
-        for bad in [
-            "a.example",
-            "https://a.example/path",
-            "https://a.example:443",
-            "*,https://a",
-        ] {
-            assert!(cors_origins(bad).is_err(), "{bad}");
-        }
-    }
 }

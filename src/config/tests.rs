@@ -68,12 +68,12 @@ fn a_dotenv_file_with_comments_behind_its_values_is_read_as_it_stands() {
     assert_eq!(config.default_policy.idle_limit_ms, 300_000);
     assert_eq!(config.default_policy.max_tokens, 50);
     assert_eq!(config.log_filter, LogFilter::default());
-    assert_eq!(config.unknown, Vec::<String>::new());
+    assert_eq!(config.warnings, Vec::<String>::new());
 }
 
 #[test]
 fn the_real_environment_wins_over_dotenv_even_where_it_is_empty() {
-    let scratch = Scratch::with_dotenv("REDIS_URL=redis://other\nPORT=1\nTOKEN_LIFE=3\n");
+    let scratch = Scratch::with_dotenv("REDIS_URL=redis://other\nPORT=1\nTOKEN_LIFTIME=3\nA=1\n");
     let real = real(&[
         ("REDIS_URL", ""),
         ("PORT", "4000"),
@@ -83,12 +83,13 @@ fn the_real_environment_wins_over_dotenv_even_where_it_is_empty() {
     let config = Config::read(real.into_iter(), &scratch.0).expect("valid");
     assert_eq!(config.redis_url, None);
     assert_eq!(config.port, 4000);
-    assert_eq!(config.unknown, ["TOKEN_LIFE"]);
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("TOKEN_LIFETIME"));
 }
 
 #[test]
 fn mistakes_in_the_file_and_in_the_environment_are_told_together() {
-    let scratch = Scratch::with_dotenv("PORT=1\nnonsense\n");
+    let scratch = Scratch::with_dotenv("PORT=1\nPORT 2\n");
     let mut given = real(&[("WORKERS", "many")]);
     given.push(("HOST".into(), OsString::from_vec(vec![0xff])));
     let error = Config::read(given.into_iter(), &scratch.0).expect_err("three mistakes");
@@ -196,6 +197,172 @@ fn a_secret_shows_up_neither_in_a_mistake_nor_in_debug_output() {
 }
 
 #[test]
+fn a_value_that_may_be_a_secret_or_a_url_is_not_repeated() {
+    let traced = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+    for (name, value) in [
+        ("REDIS_URL", "https://:hush@db"),
+        ("SECRET_KEY", "hush"),
+        ("JWT_PRIVATE_KEY_FILE", "-----BEGIN PRIVATE KEY-----hush"),
+        ("JWT_PRIVATE_KEY_FILE", "a,hu\nsh"),
+        ("SECRET_KEY_FILE", "hush"),
+        ("REDIS_URL_FILE", "redis://:hush@db"),
+        ("PUBLIC_URL", "https://u:hush@a/"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8,hush"),
+        ("CORS_ORIGINS", "https://u:hush@a"),
+        ("HOST", "http://u:hush@a"),
+        ("DATA_DIR", "redis://:hush@db"),
+        ("KEY_PREFIX", "redis://:hush@db"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://u:hush@a"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "hush"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "hush"),
+        ("PORT", "hush-hush-hush-hush-hush"),
+        ("LOG_LEVEL", "hush-hush-hush-hush-hush"),
+    ] {
+        let found = mistakes(&[traced, (name, value)]);
+        assert_eq!(found.len(), 1, "{name}");
+        assert!(
+            found[0].starts_with(name) && !found[0].contains("hush"),
+            "{found:?}"
+        );
+    }
+    let item = mistakes(&[("TRUSTED_PROXIES", "10.0.0.0/8,hush")]);
+    assert!(item[0].contains("item 2"), "{item:?}");
+    assert_eq!(
+        mistakes(&[("PORT", "http")]),
+        ["PORT=\"http\" must be a whole number from 0 to 65535"]
+    );
+}
+
+#[test]
+fn quotes_that_are_a_part_of_a_value_are_refused() {
+    let long = "x".repeat(40);
+    for (name, value) in [
+        ("SECRET_KEY", format!("'{long}'")),
+        ("SECRET_KEY", format!("\"{long}\",\"{long}\"")),
+        ("REDIS_URL", "\"redis://:hush@db\"".to_owned()),
+        ("DATA_DIR", "'/data'".to_owned()),
+        ("PORT", "\"3000\"".to_owned()),
+    ] {
+        let found = mistakes(&[(name, &value)]);
+        assert!(found[0].contains("docker run --env-file"), "{found:?}");
+        assert!(
+            !found[0].contains("hush") && !found[0].contains(&long),
+            "{found:?}"
+        );
+    }
+    let fine = [
+        ("SECRET_KEY", format!("{long},\"{long}\"")),
+        ("APP_TITLE", "'a'".to_owned()),
+    ];
+    assert!(Config::from_vars(fine.map(|(n, v)| (n.to_owned(), v)).into()).is_ok());
+}
+
+#[test]
+fn the_content_of_a_file_is_the_value_of_a_secret() {
+    let scratch = Scratch::with_dotenv("");
+    let file = |name: &str, text: &str| {
+        let path = scratch.0.join(name);
+        std::fs::write(&path, text).expect("a writable directory");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let secret = "x".repeat(40);
+    let (url, key) = (
+        file("url", "redis://:hush@db:6379\n"),
+        file("key", &format!("{secret}\r\n")),
+    );
+    let headers = file("headers", "authorization=Bearer%20hush\n");
+    let config = Config::from_vars(vars(&[
+        ("REDIS_URL_FILE", &url),
+        ("SECRET_KEY_FILE", &key),
+        ("REFRESH_TOKEN_SECRET_FILE", &key),
+        ("JWT_SECRET_FILE", &key),
+        ("JWT_SECRET", ""),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=other"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS_FILE", &headers),
+    ]));
+    let config = config.expect("valid");
+    assert_eq!(
+        config.redis_url.expect("given").expose(),
+        "redis://:hush@db:6379"
+    );
+    let flows = config.flows;
+    for secrets in [
+        flows.one_time_secrets,
+        flows.refresh_secrets,
+        flows.jwt_secrets,
+    ] {
+        assert_eq!(secrets, Secrets(vec![secret.clone().into_bytes()]));
+    }
+    let headers = config.traces.expect("on").exporting.headers;
+    assert_eq!(headers.expose()["authorization"], "Bearer hush");
+
+    let both = mistakes(&[("REDIS_URL", "redis://db"), ("REDIS_URL_FILE", &url)]);
+    assert_eq!(
+        both,
+        ["REDIS_URL and REDIS_URL_FILE are both set: remove one of them"]
+    );
+    for (text, why) in [
+        ("", "empty"),
+        ("a\nhush", "more than one line"),
+        ("hush", "32 bytes"),
+    ] {
+        let found = mistakes(&[("SECRET_KEY_FILE", &file("bad", text))]);
+        assert!(
+            found[0].starts_with("SECRET_KEY_FILE") && found[0].contains(why),
+            "{found:?}"
+        );
+        assert!(!found[0].contains("hush"), "{found:?}");
+    }
+}
+
+#[test]
+fn a_misspelt_redis_url_starts_nothing_wherever_it_stands() {
+    for (name, right) in [
+        ("REDIS_URI", "REDIS_URL"),
+        ("SECRET_KEY_FIEL", "SECRET_KEY_FILE"),
+    ] {
+        let scratch = Scratch::with_dotenv(&format!("{name}=hush\n"));
+        let in_file = Config::read(std::iter::empty(), &scratch.0);
+        let nothing = Scratch::with_dotenv("REDIS_URL=\n");
+        let outside = Config::read(real(&[(name, "hush")]).into_iter(), &nothing.0);
+        for error in [
+            in_file.expect_err("a mistake"),
+            outside.expect_err("a mistake"),
+        ] {
+            let told = error.to_string();
+            assert!(
+                told.contains(name) && told.contains(right) && !told.contains("hush"),
+                "{told}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_dotenv_file_of_many_programs_is_no_hindrance() {
+    let scratch = Scratch::with_dotenv(
+        "POSTGRES_PASSWORD='it's'\nGREETING=hello dear world\nDEBUG\nTAG=${TAG:-latest}\n\
+         REDIS_PASSWORD=hush\nREDIS_URL=redis://:${REDIS_PASSWORD}@db:6379 # ours\n\
+         APP_TITLE=Our tokens\nPORT=${TOKENS_PORT:-4000}\n",
+    );
+    let links = real(&[
+        ("REDIS_PORT", "tcp://10.0.0.1:6379"),
+        ("TOKEND_PORT", "tcp://10.0.0.2:3000"),
+    ]);
+    let config = Config::read(links.into_iter(), &scratch.0).expect("valid");
+    assert_eq!(
+        config.redis_url.expect("given").expose(),
+        "redis://:hush@db:6379"
+    );
+    assert_eq!(
+        (config.port, config.flows.title.as_str()),
+        (4_000, "Our tokens")
+    );
+    assert_eq!(config.warnings.len(), 1, "line 1: {:?}", config.warnings);
+}
+
+#[test]
 fn a_host_may_be_an_address_in_brackets() {
     let config = Config::from_vars(vars(&[("HOST", "[::1]")])).expect("valid");
     assert_eq!(config.host, "::1");
@@ -218,7 +385,7 @@ fn documented() -> BTreeMap<String, String> {
 
 #[test]
 fn env_example_documents_every_variable_and_no_other() {
-    let names: BTreeSet<String> = documented().into_keys().collect();
+    let names: std::collections::BTreeSet<String> = documented().into_keys().collect();
     assert_eq!(names, variable_names());
 }
 

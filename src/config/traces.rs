@@ -1,15 +1,16 @@
 //! Where traces go, and which: the variables of the OpenTelemetry specification
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>), as far as they make sense here.
 
+mod secret;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+pub use self::secret::{Endpoint, SecretHeaders};
 use super::env::Env;
 use super::flows::switch;
 use super::{Reader, whole};
@@ -29,7 +30,7 @@ const QUEUE_MAX: usize = 100_000;
 #[derive(Debug, Clone)]
 pub struct TraceSettings {
     /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, or `OTEL_EXPORTER_OTLP_ENDPOINT` and `v1/traces`.
-    pub endpoint: String,
+    pub endpoint: Endpoint,
     /// How they are sent there.
     pub exporting: Exporting,
     /// `OTEL_SERVICE_NAME`, or `service.name` among the attributes, or `tokend`.
@@ -65,9 +66,7 @@ impl TraceSettings {
     /// Where the collector is, without what may be secret in its URL.
     #[must_use]
     pub fn host(&self) -> String {
-        reqwest::Url::parse(&self.endpoint)
-            .map(|url| url.origin().ascii_serialization())
-            .unwrap_or_default()
+        self.endpoint.host()
     }
 }
 
@@ -94,30 +93,12 @@ pub enum TraceSampler {
     Ratio(f64),
 }
 
-/// Headers for the collector. They tend to hold a key: never shown.
-#[derive(Clone, Default)]
-pub struct SecretHeaders(HeaderMap);
-
-impl SecretHeaders {
-    /// Decoded.
-    #[must_use]
-    pub fn expose(&self) -> &HeaderMap {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SecretHeaders {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} headers", self.0.len())
-    }
-}
-
 /// `None`: off. What only matters where it is on is not looked at then: platforms put these variables into every
 /// service, and a protocol that we do not speak must not keep one from starting that exports nothing.
 pub(super) fn read(env: &Env, read: &mut Reader) -> Option<TraceSettings> {
     let endpoint = target(env, read)?;
     let exporting = exporting(env, read);
-    let attributes = read.take(
+    let attributes = read.hidden(
         "OTEL_RESOURCE_ATTRIBUTES",
         env.otel_resource_attributes.clone(),
         Vec::new(),
@@ -126,7 +107,7 @@ pub(super) fn read(env: &Env, read: &mut Reader) -> Option<TraceSettings> {
     let named = attributes.iter().find(|(name, _)| name == "service.name");
     let named = named.map_or_else(|| "tokend".to_owned(), |(_, value)| value.clone());
     let service_name = env.otel_service_name.clone();
-    let service_name = read.take("OTEL_SERVICE_NAME", service_name, named, name);
+    let service_name = read.hidden("OTEL_SERVICE_NAME", service_name, named, name);
     let (sampler, parent_based) = sampling(env, read);
     let delay = env.otel_bsp_schedule_delay.clone();
     let delay = read.take("OTEL_BSP_SCHEDULE_DELAY", delay, 5_000, |text| {
@@ -149,22 +130,23 @@ pub(super) fn read(env: &Env, read: &mut Reader) -> Option<TraceSettings> {
 }
 
 /// Where to, unless somebody says no.
-fn target(env: &Env, read: &mut Reader) -> Option<String> {
+fn target(env: &Env, read: &mut Reader) -> Option<Endpoint> {
     let disabled = env.otel_sdk_disabled.clone();
     let disabled = read.take("OTEL_SDK_DISABLED", disabled, false, switch);
     let exported = env.otel_traces_exporter.clone();
     let exported = read.take("OTEL_TRACES_EXPORTER", exported, true, exporter);
-    let everything = read.secret(
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    let everything = (
+        "OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(),
         env.otel_exporter_otlp_endpoint.clone(),
-        |text| endpoint(text).map(|base| below(&base)),
     );
-    let traces = read.secret(
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    let everything = read.secret(everything, |text| endpoint(text).map(|base| below(&base)));
+    let traces = (
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT".to_owned(),
         env.otel_exporter_otlp_traces_endpoint.clone(),
-        endpoint,
     );
-    traces.or(everything).filter(|_| exported && !disabled)
+    let traces = read.secret(traces, endpoint);
+    let target = traces.or(everything).map(Endpoint);
+    target.filter(|_| exported && !disabled)
 }
 
 fn sampling(env: &Env, read: &mut Reader) -> (TraceSampler, bool) {
@@ -184,12 +166,18 @@ fn exporting(env: &Env, read: &mut Reader) -> Exporting {
         &env.otel_exporter_otlp_protocol,
     );
     read.take(&name, given, (), protocol);
-    let (name, given) = for_traces(
-        "HEADERS",
+    let traces = read.or_file(
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
         &env.otel_exporter_otlp_traces_headers,
-        &env.otel_exporter_otlp_headers,
+        &env.otel_exporter_otlp_traces_headers_file,
     );
-    let headers = read.secret(&name, given, headers);
+    let all = read.or_file(
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        &env.otel_exporter_otlp_headers,
+        &env.otel_exporter_otlp_headers_file,
+    );
+    let given = if traces.1.is_some() { traces } else { all };
+    let headers = read.secret(given, headers);
     let (name, given) = for_traces(
         "COMPRESSION",
         &env.otel_exporter_otlp_traces_compression,

@@ -88,6 +88,7 @@ const PROPERTIES: &[(&str, Property, &[&str])] = &[
             "A=1\nSECRET_KEY='a b",
             "PORT=0\nONE_TIME_LIFETIME=2h\n# c",
             "CORS_ORIGINS=*,a",
+            "A=1\nPORT=${A:-${B:?x}}$A\nHOST=\"a\\$b\"",
         ],
     ),
 ];

@@ -69,6 +69,9 @@ struct Metadata<'a> {
     introspection_endpoint_auth_methods_supported: [&'static str; 1],
     revocation_endpoint: String,
     revocation_endpoint_auth_methods_supported: [&'static str; 1],
+    /// Not of the RFC: by what access tokens are signed. Absent while logins are off.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    access_token_signing_alg_values_supported: Vec<&'static str>,
     service_documentation: String,
     /// Required even where there are none.
     response_types_supported: [&'static str; 0],
@@ -95,6 +98,7 @@ pub async fn show_jwks(flows: web::Data<Flows>) -> Answer {
 /// None.
 pub async fn show_metadata(flows: web::Data<Flows>) -> Answer {
     let at = |path: &str| format!("{}{path}", flows.public_url);
+    let signing = flows.sessions.as_ref().map(|it| it.jwt.algorithms());
     Ok(HttpResponse::Ok().insert_header(PUBLIC).json(Metadata {
         issuer: &flows.public_url,
         jwks_uri: at("/.well-known/jwks.json"),
@@ -102,6 +106,7 @@ pub async fn show_metadata(flows: web::Data<Flows>) -> Answer {
         introspection_endpoint_auth_methods_supported: ["none"],
         revocation_endpoint: at("/oauth/revoke"),
         revocation_endpoint_auth_methods_supported: ["none"],
+        access_token_signing_alg_values_supported: signing.unwrap_or_default(),
         service_documentation: at("/reference"),
         response_types_supported: [],
         grant_types_supported: [],

@@ -30,7 +30,7 @@ pub(super) struct OnRuntime {
 
 impl OnRuntime {
     pub(super) fn new(settings: &TraceSettings, broken: Broken) -> Result<Self, reqwest::Error> {
-        let url = reqwest::Url::parse(&settings.endpoint).ok();
+        let url = reqwest::Url::parse(settings.endpoint.expose()).ok();
         let host = url.as_ref().and_then(|url| url.host_str());
         let builder = builder_for(host).timeout(settings.exporting.timeout);
         Ok(Self {

@@ -49,7 +49,7 @@ pub(super) fn start(
         .with_http()
         .with_http_client(client)
         .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(&settings.endpoint)
+        .with_endpoint(settings.endpoint.expose())
         .with_timeout(settings.exporting.timeout)
         .build()
         .map_err(|error| refused(&error))?;

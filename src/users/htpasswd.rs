@@ -1,81 +1,106 @@
-//! Users out of an htpasswd file: those with bcrypt hashes. All mistakes are told, by line, and nothing of a line
-//! but its name: what stands where a name should be may be a password.
+//! Users out of an htpasswd file: those with bcrypt hashes. Each line that can't be taken is named by its number and
+//! its user, and nothing else of it is shown: what stands where a name should be may be a password.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use crate::auth::password::{BCRYPT_COST_MAX, bcrypt_cost};
 use crate::auth::user::UserName;
 use crate::cli::error::Failure;
+use crate::text::Text;
 
 /// Most bytes of a file, well over what `USERS_MAX` lines have.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Most users of one import: they are added in one step, which Redis does nothing else meanwhile.
 const USERS_MAX: usize = 10_000;
 
-/// Names and hashes.
-///
-/// # Errors
-/// When the file can't be read, or any line of it can't be taken.
-pub(super) fn read(path: &Path) -> Result<Vec<(UserName, String)>, Failure> {
-    let shown = path.display();
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(Failure::usage(format!(
-            "{shown} is too large: at most {FILE_BYTES_MAX} bytes, {USERS_MAX} users"
-        )));
-    }
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Failure::usage(format!("{shown} is not UTF-8 text")))?;
-    parse(&text).map_err(|mistakes| {
-        let mistakes = mistakes.join("\n");
-        Failure::usage(format!("{shown}: nothing was imported\n{mistakes}"))
-    })
+/// What a file holds.
+#[derive(Default)]
+pub(super) struct Read {
+    /// Names and hashes.
+    pub users: Vec<(UserName, String)>,
+    /// The lines that can't be taken, each with its number and why.
+    pub refused: Vec<Refused>,
 }
 
-fn parse(text: &str) -> Result<Vec<(UserName, String)>, Vec<String>> {
-    let (mut users, mut mistakes) = (Vec::new(), Vec::new());
-    let mut seen: HashMap<UserName, usize> = HashMap::new();
-    for (line, number) in text.lines().zip(1..) {
-        if line.trim().is_empty() || line.starts_with('#') {
-            continue;
-        }
-        match parse_line(line) {
-            Ok((name, hash)) => match seen.insert(name.clone(), number) {
-                None => users.push((name, hash)),
-                Some(before) => mistakes.push(format!(
-                    "line {number}: {name}: is in line {before} already"
-                )),
-            },
-            Err(why) => mistakes.push(format!("line {number}: {why}")),
-        }
+pub(super) struct Refused {
+    pub line: usize,
+    pub why: String,
+}
+
+/// The users of a file; `-` is stdin.
+///
+/// # Errors
+/// When the file can't be read, holds no user or too many, or, unless `only_bcrypt`, any line of it can't be taken.
+pub(super) fn read(path: &Path, only_bcrypt: bool) -> Result<Read, Failure> {
+    let shown = path.display();
+    let text = Text::read(path, FILE_BYTES_MAX)
+        .map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
+    let read = parse(&text);
+    let mut mistakes = Vec::new();
+    if !only_bcrypt || read.users.is_empty() {
+        mistakes.extend(read.refused.iter().map(ToString::to_string));
     }
-    if users.is_empty() && mistakes.is_empty() {
-        mistakes.push("it holds no user".to_owned());
+    if read.users.is_empty() && (only_bcrypt || mistakes.is_empty()) {
+        mistakes.push("it holds no user that can be taken".to_owned());
     }
-    if users.len() > USERS_MAX {
+    if read.users.len() > USERS_MAX {
         mistakes.push(format!("it holds more than {USERS_MAX} users"));
     }
     if mistakes.is_empty() {
-        Ok(users)
-    } else {
-        Err(mistakes)
+        return Ok(read);
+    }
+    let mistakes = mistakes.join("\n");
+    Err(Failure::usage(format!(
+        "{shown}: nothing was imported\n{mistakes}"
+    )))
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "line {}: {}", self.line, self.why)
     }
 }
 
-fn parse_line(line: &str) -> Result<(UserName, String), String> {
-    let (name, hash) = line
+/// Of several lines for one name the first counts, as for web servers, even if it can't be taken.
+fn parse(text: &Text) -> Read {
+    let mut read = Read::default();
+    let mut seen: HashMap<UserName, usize> = HashMap::new();
+    for line in text.lines() {
+        if line.is_blank() || line.is_comment() {
+            continue;
+        }
+        let number = line.number;
+        let named = line.text().map_err(|_| "is not UTF-8 text".to_owned());
+        let user = named.and_then(split).and_then(|(name, hash)| {
+            if let Some(before) = seen.insert(name.clone(), number) {
+                return Err(format!("{name}: is in line {before} already"));
+            }
+            check(&name, hash)?;
+            Ok((name, hash.to_owned()))
+        });
+        match user {
+            Ok(user) => read.users.push(user),
+            Err(why) => read.refused.push(Refused { line: number, why }),
+        }
+    }
+    read
+}
+
+/// `name:hash`, or as nginx reads it `name:hash:comment`. Blanks around are no part of it, as for Apache.
+fn split(line: &str) -> Result<(UserName, &str), String> {
+    let (name, rest) = line
+        .trim()
         .split_once(':')
         .ok_or_else(|| "must be name:hash".to_owned())?;
     let name = UserName::parse(name).map_err(|why| why.to_string())?;
-    let hash = hash.trim_end();
+    let hash = rest.split_once(':').map_or(rest, |(hash, _)| hash);
+    Ok((name, hash.trim_end()))
+}
+
+fn check(name: &UserName, hash: &str) -> Result<(), String> {
     match bcrypt_cost(hash) {
-        Some(cost) if cost <= BCRYPT_COST_MAX => Ok((name, hash.to_owned())),
+        Some(cost) if cost <= BCRYPT_COST_MAX => Ok(()),
         Some(cost) => Err(format!(
             "{name}: a bcrypt cost of {cost} is too much: at most {BCRYPT_COST_MAX}"
         )),
@@ -105,30 +130,39 @@ fn kind(hash: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    #[test]
-    fn bcrypt_lines_are_taken() {
-        let hash = bcrypt::hash("x", 4).expect("hashed");
-        let y = hash.replacen("$2b$", "$2y$", 1);
-        let text = format!("# users\nann:{hash}\r\n\nJörg M:{y}\n");
-        let users = parse(&text).expect("good lines");
-        let shown: Vec<_> = users
-            .iter()
-            .map(|(name, hash)| (name.as_str(), hash))
-            .collect();
-        assert_eq!(shown, [("ann", &hash), ("Jörg M", &y)]);
+    fn read(text: &str) -> Read {
+        parse(&Text::of(text.as_bytes()).expect("not UTF-16"))
     }
 
     #[test]
-    fn all_mistakes_are_told_by_line_and_no_hash_is_shown() {
+    fn bcrypt_lines_are_taken_however_the_file_is_written() {
+        let hash = bcrypt::hash("x", 4).expect("hashed");
+        let y = hash.replacen("$2b$", "$2y$", 1);
+        let text = format!(
+            "\u{feff}# users\nann:{hash}\r\n\nJörg M:{y}\n  # nginx\n bob:{hash}:since 2020: night shift \n"
+        );
+        let read = read(&text);
+        let shown: Vec<_> = read
+            .users
+            .iter()
+            .map(|(name, hash)| (name.as_str(), hash))
+            .collect();
+        assert_eq!(shown, [("ann", &hash), ("Jörg M", &y), ("bob", &hash)]);
+        assert!(read.refused.is_empty());
+    }
+
+    #[test]
+    fn each_line_that_cannot_be_taken_is_named_and_no_hash_is_shown() {
         let good = bcrypt::hash("x", 4).expect("hashed");
         let text = format!(
             "ann:{good}\nbob:$apr1$salty$hashhash\ncyd:{{SHA}}hashhash\ndot:hunter2hash\nhashhash\n\
-             ann:{good}\n:{good}\neve:{}\nfay:{}\ngil:{}\n",
+             ann:{good}\n:{good}\neve:{}\nfay:{}\ngil:{}\nbob:{good}\n",
             good.replacen("$04$", "$15$", 1),
             good.replacen("$2b$", "$2x$", 1),
             &good[..59],
         );
-        let told = parse(&text).expect_err("bad lines");
+        let read = read(&text);
+        let told: Vec<_> = read.refused.iter().map(ToString::to_string).collect();
         let expected = [
             "line 2: bob: an MD5",
             "line 3: cyd: an unsalted SHA-1",
@@ -139,6 +173,7 @@ mod tests {
             "line 8: eve: a bcrypt cost of 15",
             "line 9: fay: a bcrypt hash that",
             "line 10: gil: a bcrypt hash that",
+            "line 11: bob: is in line 2",
         ];
         assert_eq!(told.len(), expected.len(), "{told:#?}");
         for (told, expected) in told.iter().zip(expected) {
@@ -148,6 +183,7 @@ mod tests {
                 "{told}"
             );
         }
-        assert!(parse("# nothing\n").is_err());
+        let taken: Vec<_> = read.users.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(taken, ["ann"]);
     }
 }

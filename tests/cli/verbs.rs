@@ -176,8 +176,12 @@ fn pools_are_listed_shown_set_and_deleted() {
 
 /// Runs an import of what is piped in.
 fn import(service: &Service, input: &[u8]) -> Output {
+    import_with(service, &[], input)
+}
+
+fn import_with(service: &Service, options: &[&str], input: &[u8]) -> Output {
     let mut child = service
-        .tokend(&["import", "-"])
+        .tokend(&[&["import", "-"], options].concat())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -278,6 +282,36 @@ fn an_import_of_long_tokens_is_cut_by_bytes() {
         .iter()
         .map(|call| call.body["tokens"].as_array().map_or(0, Vec::len));
     assert_eq!(sizes.collect::<Vec<_>>(), [243, 157]);
+}
+
+#[test]
+fn a_dry_run_reads_and_checks_and_sends_nothing() {
+    let service = well(60.0);
+    let list = b"\xef\xbb\xbf# seats\r\nseat-1\r\n\r\n  # more\r\nseat-2\r\n";
+    for (options, told) in [
+        (
+            &["--dry-run", "--skip-comments"][..],
+            "2 tokens, all valid; nothing was sent\n",
+        ),
+        (
+            &["--dry-run", "--skip-comments", "--json"],
+            "{\"tokens\":2}\n",
+        ),
+    ] {
+        let output = import_with(&service, options, list);
+        assert_eq!(text(&output.stdout), told);
+    }
+    let bad = import_with(&service, &["--dry-run"], b"good\nbad\x01one\n");
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(text(&bad.stderr).contains("line 2"));
+    assert!(service.seen("generate").is_empty());
+    import_with(&service, &["--skip-comments"], list);
+    let sent: Vec<_> = service
+        .seen("generate")
+        .iter()
+        .map(|s| s.body["tokens"].clone())
+        .collect();
+    assert_eq!(sent, [json!(["seat-1", "seat-2"])]);
 }
 
 #[test]

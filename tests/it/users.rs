@@ -236,6 +236,45 @@ async fn htpasswd_files_are_imported_whole_or_not_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_an_htpasswd_file_the_bcrypt_lines_can_be_taken_alone() {
+    const BCRYPT: &str = "$2y$07$BCryptRequires22Chrcte/VlQH0piJtjXl.0t1XkA8pw9dMXTpOq";
+    let site = Site::new().await;
+    let mixed = format!(
+        "\u{feff}# staff\r\nann:{BCRYPT}:night shift\r\ncyd:$apr1$a$hunter2\r\nann:{BCRYPT}\r\nbob:{BCRYPT}\r\n"
+    );
+    site.refused(&["import", "-"], &mixed, 2, "line 3: cyd: an MD5");
+    assert_eq!(site.user(&["list"], "").ok(), "");
+    let taken = site.user(&["import", "-", "--only-bcrypt"], &mixed);
+    assert_eq!(taken.ok(), "imported 2 users, skipped 2 lines\n");
+    assert!(
+        taken.stderr.contains("skipped line 3: cyd: an MD5"),
+        "{}",
+        taken.stderr
+    );
+    assert!(
+        taken.stderr.contains("skipped line 4: ann: is in line 2"),
+        "{}",
+        taken.stderr
+    );
+    assert!(!taken.stderr.contains("hunter2"), "{}", taken.stderr);
+    assert_eq!(site.user(&["list"], "").ok(), "ann\nbob\n");
+    assert_eq!(site.hash_of("ann").await.as_deref(), Some(BCRYPT));
+    let again = ["import", "-", "--only-bcrypt", "--replace", "--json"];
+    let again = site.user(&again, &mixed).json();
+    assert_eq!(
+        (&again["imported"], &again["skipped"][0]["line"]),
+        (&2.into(), &3.into())
+    );
+    let none = ["import", "-", "--only-bcrypt"];
+    site.refused(
+        &none,
+        "cyd:$apr1$a$hunter2\n",
+        2,
+        "no user that can be taken",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_is_away_is_told_and_never_its_password() {
     let mut site = Site::new().await;
     let port = free_port();

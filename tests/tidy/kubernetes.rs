@@ -61,7 +61,12 @@ fn check_kubernetes_settings(
     let exceptions = NOT_ON_KUBERNETES.iter().map(|(name, _)| *name);
     told.extend(exceptions.map(str::to_owned));
     let mut wrong = Vec::new();
-    let missing = known.difference(&told);
+    // A path to a secret, for those who mount it in place of the variable.
+    let by_file = |name: &str| {
+        name.strip_suffix("_FILE")
+            .is_some_and(|it| secret.contains(it))
+    };
+    let missing = known.difference(&told).filter(|name| !by_file(name));
     wrong.extend(missing.map(|name| format!("k8s/base/tokend.env: {name} is missing")));
     let unknown = told.difference(known);
     wrong.extend(unknown.map(|name| format!("k8s: tokend does not know {name}")));
@@ -97,6 +102,7 @@ fn a_setting_that_kubernetes_lacks_is_found() {
         "PORT",
         "HOST",
         "REDIS_URL",
+        "REDIS_URL_FILE",
     ];
     let known: BTreeSet<String> = names.map(str::to_owned).into();
     let example = "PORT=3000\nHOST=127.0.0.1\n# WORKERS=2\n";
@@ -108,7 +114,7 @@ fn a_setting_that_kubernetes_lacks_is_found() {
         check_kubernetes_settings(known, example, config_map, secret).len()
     };
     assert_eq!(check(&known, config_map, secret), 0);
-    assert_eq!(check(&known, config_map, ""), 1);
+    assert_eq!(check(&known, config_map, ""), 2);
     assert_eq!(check(&known, "PORT=3000\n", secret), 1);
     assert_eq!(check(&known, "PORT=80\nHOST=0.0.0.0\n", secret), 1);
     assert_eq!(check(&known, "PORT=3000\nHOST=127.0.0.1\n", secret), 1);

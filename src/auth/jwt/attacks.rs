@@ -1,10 +1,14 @@
 //! Every attack on a token.
 
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use super::tests::{NOW_MS, SECRET, ed25519, es256, issued, keys, part, try_keys};
+use super::tests::{
+    NOW_MS, SECRET, ed25519, es256, issued, keys, part, ps256, rsa, rsa_pem, try_keys,
+};
 use super::*;
 
 /// Signs any header and any payload, as texts.
@@ -21,6 +25,8 @@ fn a_header_decides_nothing() {
     for keys in [
         keys(&[&es256()], &[]),
         keys(&[&ed25519()], &[]),
+        keys(&[&rsa_pem()], &[]),
+        ps256(&[&rsa_pem()], &[]),
         keys(&[], &[SECRET]),
     ] {
         let good = issued(&keys);
@@ -37,7 +43,11 @@ fn a_header_decides_nothing() {
         for bad in [
             with("alg", json!("none")),
             with("alg", json!("None")),
-            with("alg", json!("RS256")),
+            with("alg", other_rsa(&header)),
+            with("alg", json!("RS384")),
+            with("alg", json!("RS512")),
+            with("alg", json!("PS384")),
+            with("alg", json!("PS512")),
             with("alg", json!("ES384")),
             with("alg", json!("HS512")),
             with("alg", json!(null)),
@@ -51,6 +61,41 @@ fn a_header_decides_nothing() {
             forged(&keys, "not json", &payload),
         ] {
             assert!(keys.verify(&bad).is_none(), "{}", part_or_text(&bad));
+        }
+    }
+}
+
+/// The one of an RSA key's algorithms that the token was not signed by.
+fn other_rsa(header: &Value) -> Value {
+    json!(if header["alg"] == "RS256" {
+        "PS256"
+    } else {
+        "RS256"
+    })
+}
+
+/// A signature is good for the algorithm that made it alone, though its key verifies by both.
+#[test]
+fn an_rsa_key_takes_no_algorithm_outside_its_family() {
+    let all = keys(&[&rsa_pem(), &es256(), &ed25519()], &[SECRET]);
+    let good = issued(&all);
+    let payload = part(&good, 1).to_string();
+    let (rsa_id, others) = (&all.keys[0].id, &all.keys[1..]);
+    for other in others {
+        let name = serde_json::to_value(other.algorithm).expect("a name");
+        // Signed by another key of ours under its own algorithm, and named as the RSA key's; and the reverse.
+        for (signer, alg, kid) in [
+            (other, &name, rsa_id),
+            (&all.keys[0], &json!("RS256"), &other.id),
+        ] {
+            let header = json!({"typ": "at+jwt", "alg": alg, "kid": kid}).to_string();
+            let message = [&header, &payload]
+                .map(|text| URL_SAFE_NO_PAD.encode(text))
+                .join(".");
+            let signature =
+                jsonwebtoken::crypto::sign(message.as_bytes(), &signer.signs, signer.algorithm);
+            let token = format!("{message}.{}", signature.expect("signed"));
+            assert!(all.verify(&token).is_none(), "{header}");
         }
     }
 }
@@ -79,7 +124,9 @@ fn an_unsigned_token_is_refused() {
 
 #[test]
 fn a_public_key_is_no_secret() {
-    for private in [es256(), ed25519()] {
+    // As certificates and `openssl rsa -pubout` have it: not in PKCS#1 alone.
+    let spki = AsDer::<PublicKeyX509Der<'_>>::as_der(rsa().public_key()).expect("DER");
+    for private in [es256(), ed25519(), rsa_pem()] {
         let keys = keys(&[&private], &[SECRET]);
         let public = keys.keys[0]
             .verifies
@@ -93,7 +140,18 @@ fn a_public_key_is_no_secret() {
         );
         let good = issued(&keys);
         let payload = part(&good, 1).to_string();
-        for secret in [public, jwk.into_bytes(), as_pem.into_bytes()] {
+        let spki_pem =
+            ::pem::encode(&::pem::Pem::new("PUBLIC KEY", spki.as_ref())).replace("\r\n", "\n");
+        let modulus =
+            URL_SAFE_NO_PAD.decode(keys.jwks()["keys"][0]["n"].as_str().unwrap_or_default());
+        for secret in [
+            public,
+            jwk.into_bytes(),
+            as_pem.into_bytes(),
+            spki.as_ref().to_vec(),
+            spki_pem.into_bytes(),
+            modulus.expect("base64"),
+        ] {
             let attacker = try_keys(&[], &[&secret]).expect("a secret");
             for kid in [&keys.keys[0].id, &keys.keys[1].id] {
                 let header = json!({"typ": "at+jwt", "alg": "HS256", "kid": kid}).to_string();

@@ -1,17 +1,20 @@
 //! Every kind of key.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING as P256, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+    Ed25519KeyPair, RsaKeyPair,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::EncodingKey;
 use serde_json::{Value, json};
 
 use super::keys::pem;
@@ -22,6 +25,25 @@ pub(super) const NOW_MS: u64 = 1_790_000_000_123;
 const FAR_MS: u64 = 2 * NOW_MS;
 pub(super) const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 const OTHER: &[u8] = b"fedcba9876543210fedcba9876543210";
+
+/// Made by `openssl genrsa 1024`: aws-lc makes none that short.
+const RSA_1024: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIICdwIBADANBgkqhkiG9w0BAQEFAASCAmEwggJdAgEAAoGBAJ/yZluO0lFaypg2
+IdTD5NvvNDtsiRWxfUcPfUxzuBCi1y3BcblhLG+TuemrrUa1gOhQOn6yaiZ8AFEG
+HJ9vTlSyjMJwnRm4BxGtt6L+OpHQjuLenN53OwXq8I18ls8bKgPDoOcwcwzEfs4b
+wDMpBJOOQJmJJ8KiBEf5dO4IjenNAgMBAAECgYAShXpO3eIC47WUHKicP7bvtOpi
+ezYAmhX8tZF32eqVmpW6Sa1GnzcLEJs1sNiW2Iu92xR6+WQLYs6Sk1ebKsNyIoGL
+vq7GgDFXyM7BkFPho+BOZHfUQsPMgZpvlVgdlbcssttxwTrR3M5SzAbBD3F0wBwx
+nVUF+NmLBugBMr+RrQJBAMsSGyMMG9q6AFwEfn5tnQmP6YbzUEXO7um85zMwwo2Q
+PpiJHB30DF8wm4abOJh6V0wienf7B98Jmx8PFOKeqwcCQQDJotrW4EIS39dCbyhx
+cvUfciEnr7zcCrooZshUrPVRF3qvSbKPMBApY6pKEeIItp8cVqrOKM5mBv3uovgO
+VEuLAkEApIMdku4LXs5S3jkR1RCuKQH6mUZioLs9GATedL0q0A6sd1yUd7uvjipN
+xOXZGsX6FQbVmn+257zbe3T3YYRTXwJBAMF0jH4ov3wYYxEMUUM3xlKbT5AiHhMH
+/7+PjZkgMGXTHxRaowSaWoc7ZkCWk8VEYbfwtwQBRrXA85UnqtMksS0CQDSfNVZC
+RDv2+yCLMpQAnQtPCfceikAmio5vZD8BnIIWCupcz6wk8hzw4SrwieNk2B+TWDvM
+sUrF/tFQvZTFFzI=
+-----END PRIVATE KEY-----\n";
 
 /// A file that goes with its test.
 struct TempFile(PathBuf);
@@ -43,12 +65,17 @@ impl Drop for TempFile {
     }
 }
 
-pub(super) fn try_keys(pems: &[&str], secrets: &[&[u8]]) -> Result<JwtKeys, String> {
+fn try_keys_by(rsa: RsaAlgorithm, pems: &[&str], secrets: &[&[u8]]) -> Result<JwtKeys, String> {
     let files: Vec<_> = pems.iter().map(|text| TempFile::new(text)).collect();
     let paths: Vec<_> = files.iter().map(|file| file.0.clone()).collect();
     let secrets = Secrets(secrets.iter().map(|secret| secret.to_vec()).collect());
     let (issuer, audience) = ("https://tokens.example".to_owned(), "api".to_owned());
-    JwtKeys::new(&paths, &secrets, issuer, audience, Duration::from_secs(900))
+    let lifetime = Duration::from_secs(900);
+    JwtKeys::new(&paths, rsa, &secrets, issuer, audience, lifetime)
+}
+
+pub(super) fn try_keys(pems: &[&str], secrets: &[&[u8]]) -> Result<JwtKeys, String> {
+    try_keys_by(RsaAlgorithm::Rs256, pems, secrets)
 }
 
 pub(super) fn keys(pems: &[&str], secrets: &[&[u8]]) -> JwtKeys {
@@ -75,6 +102,28 @@ fn ed25519_v2() -> String {
     pem(key.as_ref())
 }
 
+/// Made once: it takes a while.
+pub(super) fn rsa() -> RsaKeyPair {
+    static DER: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
+        AsDer::<Pkcs8V1Der<'_>>::as_der(&pair)
+            .expect("DER")
+            .as_ref()
+            .to_vec()
+    });
+    RsaKeyPair::from_pkcs8(&DER).expect("a key")
+}
+
+pub(super) fn rsa_pem() -> String {
+    pem(AsDer::<Pkcs8V1Der<'_>>::as_der(&rsa())
+        .expect("DER")
+        .as_ref())
+}
+
+pub(super) fn ps256(pems: &[&str], secrets: &[&[u8]]) -> JwtKeys {
+    try_keys_by(RsaAlgorithm::Ps256, pems, secrets).expect("good keys")
+}
+
 pub(super) fn issued(keys: &JwtKeys) -> String {
     keys.issue("ann", "session-1", NOW_MS, FAR_MS).token
 }
@@ -91,6 +140,8 @@ fn what_a_key_of_each_kind_signs_it_verifies() {
         (keys(&[&es256()], &[]), "ES256"),
         (keys(&[&ed25519()], &[]), "EdDSA"),
         (keys(&[&ed25519_v2()], &[]), "EdDSA"),
+        (keys(&[&rsa_pem()], &[]), "RS256"),
+        (ps256(&[&rsa_pem()], &[]), "PS256"),
         (keys(&[], &[SECRET]), "HS256"),
     ] {
         let issued = keys.issue("ann", "session-1", NOW_MS, FAR_MS);
@@ -113,6 +164,67 @@ fn what_a_key_of_each_kind_signs_it_verifies() {
             .expect("good");
         assert_ne!(claims.jti, second.jti);
         assert_eq!(keys.algorithms(), [algorithm]);
+    }
+}
+
+/// Old forms, and files as editors and manifests leave them, hold the same keys.
+#[test]
+fn a_key_is_the_same_in_every_form_of_pem() {
+    let ec = EcdsaKeyPair::generate(&P256).expect("a key");
+    let private = ec.private_key();
+    let sec1 = AsDer::<EcPrivateKeyRfc5915Der<'_>>::as_der(&private).expect("DER");
+    let pkcs8 = ec.to_pkcs8v1().expect("DER");
+    let labelled = |label: &str, der: &[u8]| ::pem::encode(&::pem::Pem::new(label, der));
+    let parameters = labelled("EC PARAMETERS", &[6, 8, 42, 134, 72, 206, 61, 3, 1, 7]);
+    let sec1 = labelled("EC PRIVATE KEY", sec1.as_ref());
+    let pkcs1 = EncodingKey::from_rsa_pem(rsa_pem().as_bytes()).expect("RSA");
+    let pkcs1 = labelled("RSA PRIVATE KEY", pkcs1.as_bytes());
+    for (plain, others) in [
+        (
+            pem(pkcs8.as_ref()),
+            vec![sec1.clone(), format!("{parameters}{sec1}")],
+        ),
+        (rsa_pem(), vec![pkcs1]),
+        (ed25519(), Vec::new()),
+    ] {
+        let id = |text: &str| {
+            let keys = keys(&[text], &[]);
+            assert_eq!(keys.keys.len(), 1, "{text}");
+            keys.keys[0].id.clone()
+        };
+        for other in [
+            format!("\u{feff}{}", plain.replace('\n', "\r\n")),
+            format!("# made by hand\n  {}", plain.replace('\n', "\n  ")),
+            plain.trim_end().to_owned(),
+        ]
+        .into_iter()
+        .chain(others)
+        {
+            assert_eq!(id(&other), id(&plain), "{other}");
+        }
+    }
+}
+
+#[test]
+fn an_rsa_key_verifies_by_both_of_its_algorithms_whichever_it_signs_by() {
+    let key = rsa_pem();
+    let (rs, ps) = (keys(&[&key], &[]), ps256(&[&key], &[]));
+    assert_eq!(rs.keys[0].id, ps.keys[0].id);
+    for token in [issued(&rs), issued(&ps)] {
+        assert!(rs.verify(&token).is_some() && ps.verify(&token).is_some());
+    }
+    for (keys, alg) in [(&rs, "RS256"), (&ps, "PS256")] {
+        let jwk = &keys.jwks()["keys"][0];
+        assert_eq!((&jwk["kty"], &jwk["alg"]), (&json!("RSA"), &json!(alg)));
+        assert_eq!(jwk["e"], "AQAB");
+        let modulus = URL_SAFE_NO_PAD.decode(jwk["n"].as_str().expect("n"));
+        assert_eq!(modulus.expect("base64").len(), 256);
+        let members = format!(r#"{{"e":{},"kty":"RSA","n":{}}}"#, jwk["e"], jwk["n"]);
+        let hash = <sha2::Sha256 as sha2::Digest>::digest(members.as_bytes());
+        assert_eq!(jwk["kid"], URL_SAFE_NO_PAD.encode(hash));
+        for secret in ["d", "p", "q", "dp", "dq", "qi"] {
+            assert!(jwk.get(secret).is_none(), "{secret}");
+        }
     }
 }
 
@@ -214,25 +326,25 @@ fn an_ed25519_key_signs_as_rfc_8037_says() {
 fn other_keys_are_refused_with_a_reason() {
     let p384 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new());
     let p384 = pem(p384.expect("a key").as_ref());
-    let rsa = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
-    let rsa: aws_lc_rs::encoding::Pkcs8V1Der = rsa.as_der().expect("DER");
     let good = es256();
     for (text, why) in [
-        (pem(rsa.as_ref()), "RSA"),
         (p384, "another curve"),
+        (RSA_1024.to_owned(), "2048 to 8192 bits"),
         (String::new(), "no key"),
         ("just text".to_owned(), "no key"),
         (
-            good.replace("PRIVATE KEY", "EC PRIVATE KEY"),
-            "BEGIN EC PRIVATE KEY",
-        ),
-        (
             good.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"),
-            "BEGIN ENCRYPTED PRIVATE KEY",
+            "is encrypted: openssl pkey",
         ),
         (
-            good.replace("PRIVATE KEY", "PUBLIC KEY"),
-            "BEGIN PUBLIC KEY",
+            good.replace("-----\nM", "-----\nProc-Type: 4,ENCRYPTED\n\nM"),
+            "is encrypted: openssl pkey",
+        ),
+        (good.replace("PRIVATE KEY", "PUBLIC KEY"), "a public key"),
+        (good.replace("PRIVATE KEY", "CERTIFICATE"), "a certificate"),
+        (
+            good.replacen("PRIVATE KEY-----", "PRIVATE KEY", 1),
+            "damaged",
         ),
         (good.replace("-----END", "END"), "no end"),
         (pem(b"nothing"), "damaged"),
@@ -246,14 +358,26 @@ fn other_keys_are_refused_with_a_reason() {
         let body = text.lines().nth(1).unwrap_or("nothing to see");
         assert!(!told.contains(body), "{told}");
     }
-    let nowhere = [PathBuf::from("/nowhere/jwt.pem")];
-    let none = JwtKeys::new(
-        &nowhere,
-        &Secrets::default(),
-        String::new(),
-        String::new(),
-        Duration::ZERO,
-    );
-    assert!(none.is_err_and(|why| why.contains("/nowhere/jwt.pem")));
+    // A key may have been put in the place of a path.
+    let nowhere = [PathBuf::from("/nowhere/jwt.pem"), PathBuf::from(&good)];
+    for (at, item) in [(0, 1), (1, 1)] {
+        let none = JwtKeys::new(
+            &nowhere[at..],
+            RsaAlgorithm::Rs256,
+            &Secrets::default(),
+            String::new(),
+            String::new(),
+            Duration::ZERO,
+        );
+        let told = none.expect_err("no such file");
+        assert!(
+            told.contains(&format!("file {item}: can't be read")),
+            "{told}"
+        );
+        assert!(
+            !told.contains("nowhere") && !told.contains("PRIVATE KEY-"),
+            "{told}"
+        );
+    }
     assert!(try_keys(&[], &[]).is_err_and(|why| why.contains("no key")));
 }

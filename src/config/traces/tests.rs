@@ -73,12 +73,21 @@ fn the_endpoint_for_all_signals_is_a_base_and_the_one_for_traces_is_taken_as_it_
         ),
         ("https://c?key=K", "https://c/v1/traces?key=K"),
     ] {
-        assert_eq!(on(&[("OTEL_EXPORTER_OTLP_ENDPOINT", base)]).endpoint, whole);
+        assert_eq!(
+            on(&[("OTEL_EXPORTER_OTLP_ENDPOINT", base)])
+                .endpoint
+                .expose(),
+            whole
+        );
     }
     let exact = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://t:1/x");
-    assert_eq!(on(&[exact]).endpoint, "http://t:1/x");
+    assert_eq!(on(&[exact]).endpoint.expose(), "http://t:1/x");
     assert_eq!(
-        config(&[exact]).expect("valid").expect("on").endpoint,
+        config(&[exact])
+            .expect("valid")
+            .expect("on")
+            .endpoint
+            .expose(),
         "http://t:1/x"
     );
     let secret = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://t:1/x?key=hush");

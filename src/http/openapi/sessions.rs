@@ -123,6 +123,8 @@ struct ServerMetadata {
     introspection_endpoint_auth_methods_supported: Vec<String>,
     revocation_endpoint: String,
     revocation_endpoint_auth_methods_supported: Vec<String>,
+    /// By what access tokens are signed; absent while logins are off.
+    access_token_signing_alg_values_supported: Option<Vec<String>>,
     service_documentation: String,
     response_types_supported: Vec<String>,
     grant_types_supported: Vec<String>,
@@ -268,7 +270,7 @@ fn well_known() -> Vec<Entry> {
         )
         .answers::<KeySet>(
             200,
-            "None where access tokens are signed with a shared secret.",
+            "None if access tokens are signed by a shared secret. `alg` is what a key signs by; an RSA key has `n` and `e`.",
             json!({"keys": [{
                 "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "2026-01",
                 "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
@@ -289,6 +291,7 @@ fn well_known() -> Vec<Entry> {
                 "introspection_endpoint_auth_methods_supported": ["none"],
                 "revocation_endpoint": "https://tokens.example.com/oauth/revoke",
                 "revocation_endpoint_auth_methods_supported": ["none"],
+                "access_token_signing_alg_values_supported": ["EdDSA"],
                 "service_documentation": "https://tokens.example.com/reference",
                 "response_types_supported": [], "grant_types_supported": [],
             }),

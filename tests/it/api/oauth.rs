@@ -284,6 +284,7 @@ async fn the_metadata_says_where_everything_is() {
         "introspection_endpoint_auth_methods_supported": ["none"],
         "revocation_endpoint": "https://tokens.example/base/oauth/revoke",
         "revocation_endpoint_auth_methods_supported": ["none"],
+        "access_token_signing_alg_values_supported": ["HS256"],
         "service_documentation": "https://tokens.example/base/reference",
         "response_types_supported": [],
         "grant_types_supported": [],

@@ -229,6 +229,35 @@ fn a_bad_configuration_tells_all_mistakes_and_no_secret() {
     assert_eq!(ran.stdout, "");
 }
 
+/// It would run on a Redis of its own, without the user's data.
+#[test]
+fn a_misspelt_redis_url_starts_no_redis() {
+    for (name, value, right) in [
+        (
+            "REDIS_URI",
+            "redis://:hunter2@redis.example:6379",
+            "REDIS_URL",
+        ),
+        ("REDIS_URL_FIEL", "/run/secrets/hunter2", "REDIS_URL_FILE"),
+        ("REDIS_URL_FILE", "/run/secrets/hunter2", "No such file"),
+    ] {
+        let directory = Directory::new();
+        let output = tokend(&directory)
+            .args(["serve", "--port", "0"])
+            .env(name, value)
+            .output();
+        let ran = Ran::from(output.expect("tokend runs"));
+        assert_eq!(ran.code, Some(78), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains(name) && ran.stderr.contains(right),
+            "{}",
+            ran.stderr
+        );
+        assert!(!ran.stderr.contains("hunter2"), "{}", ran.stderr);
+        assert!(!directory.path().join("data").exists());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_told_and_ends_it() {
     let directory = Directory::new();

@@ -2,6 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::RsaKeyPair;
 use serde_json::{Value, json};
 use tokend::store::{Durability, StoreConfig};
 use tokend::token::{FlowsLimits, Policy};
@@ -89,8 +92,82 @@ async fn a_key_file_that_cannot_be_used_refuses_to_start() {
         let ran = tokio::task::spawn_blocking(move || command.output()).await;
         let ran = Ran::from(ran.expect("no panic").expect("tokend runs"));
         assert_eq!(ran.code, Some(78), "{}", ran.stderr);
-        assert!(ran.stderr.contains(file), "{}", ran.stderr);
+        let place = if file == "bad.pem" { file } else { "file 1" };
+        assert!(ran.stderr.contains(place), "{}", ran.stderr);
         assert!(!ran.stderr.contains("SECRETTEXT"), "{}", ran.stderr);
+    }
+}
+
+/// In every form that people give a key in place of its path.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_the_place_of_a_path_is_not_in_the_log() {
+    let pem = tokend::auth::jwt::new_private_key().expect("a key");
+    let body = pem.lines().nth(1).expect("base64");
+    for given in [
+        pem.as_str(),
+        &pem.replace('\n', "\\n"),
+        &pem.replace('\n', ""),
+        body,
+    ] {
+        let directory = Directory::new();
+        let namespace = new_namespace();
+        let mut command = tokend(&directory);
+        command
+            .args(["serve", "--port", "0"])
+            .env("REDIS_URL", redis_url().await)
+            .env("KEY_PREFIX", namespace)
+            .env("JWT_PRIVATE_KEY_FILE", given);
+        let ran = tokio::task::spawn_blocking(move || command.output()).await;
+        let ran = Ran::from(ran.expect("no panic").expect("tokend runs"));
+        assert_eq!(ran.code, Some(78), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("JWT_PRIVATE_KEY_FILE"),
+            "{}",
+            ran.stderr
+        );
+        for part in body.as_bytes().chunks(16) {
+            let part = String::from_utf8_lossy(part);
+            assert!(!ran.stderr.contains(&*part), "{}", ran.stderr);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_may_be_files_and_an_rsa_key_signs() {
+    let key = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let key = AsDer::<Pkcs8V1Der<'_>>::as_der(&key).expect("DER");
+    let directory = Directory::new();
+    let pem = pem::encode(&pem::Pem::new("PRIVATE KEY", key.as_ref())); // with line ends of Windows
+    directory.write("jwt.pem", &format!("\u{feff}{pem}"));
+    directory.write("url", &format!("{}\r\n", redis_url().await));
+    directory.write("refresh", &format!("{}\n", "x".repeat(40)));
+    let namespace = new_namespace();
+    for algorithm in ["RS256", "PS256"] {
+        let settings = [
+            ("REDIS_URL_FILE", "url"),
+            ("REFRESH_TOKEN_SECRET_FILE", "refresh"),
+            ("KEY_PREFIX", namespace.as_str()),
+            ("JWT_PRIVATE_KEY_FILE", "jwt.pem"),
+            ("JWT_RSA_ALGORITHM", algorithm),
+        ];
+        let service = Tokend::start(&directory, &settings).await;
+        let (_, jwks) = service.get("/.well-known/jwks.json").await;
+        let shown = &jwks["keys"][0];
+        assert_eq!(
+            (&shown["kty"], &shown["alg"]),
+            (&json!("RSA"), &json!(algorithm))
+        );
+        assert!(shown["n"].is_string() && shown["e"] == "AQAB" && shown.get("d").is_none());
+        let (_, metadata) = service.get("/.well-known/oauth-authorization-server").await;
+        assert_eq!(
+            metadata["access_token_signing_alg_values_supported"],
+            json!([algorithm])
+        );
+        let log = service.process.log().join("\n");
+        assert!(
+            !log.contains("logins are off") && !log.contains("embedded"),
+            "{log}"
+        );
     }
 }
 
