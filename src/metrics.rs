@@ -65,6 +65,7 @@ pub struct Metrics {
     pub replicas: IntGauge,
     pub ready: IntGauge,
     pub spans_dropped: IntCounterVec,
+    pub login_refusals: IntCounterVec,
 }
 
 fn histogram(
@@ -232,6 +233,12 @@ impl Metrics {
                 "Spans of traces that were lost, by why: queue (it was full), export (the collector did not take them).",
                 &["reason"],
             ),
+            login_refusals: counter(
+                r,
+                "tokend_login_refusals_total",
+                "Logins refused before their password counted, by limit: pair (failures of a user from an address), user (of a user from all unknown addresses), address (from an address), queue (too many were waiting).",
+                &["limit"],
+            ),
             registry,
         };
         metrics.begin_at_zero();
@@ -250,7 +257,15 @@ impl Metrics {
         for reason in ["queue", "export"] {
             self.spans_dropped.with_label_values(&[reason]);
         }
+        for limit in ["pair", "user", "address", "queue"] {
+            self.login_refusals.with_label_values(&[limit]);
+        }
         self.set_primaries(0, 0);
+    }
+
+    /// Counts a login that a limit refused.
+    pub fn login_refused(&self, limit: &str) {
+        self.login_refusals.with_label_values(&[limit]).inc();
     }
 
     /// How many primaries are there, and how many are away.

@@ -72,7 +72,7 @@ fn parse_line(line: &str) -> Result<(UserName, String), String> {
     let (name, hash) = line
         .split_once(':')
         .ok_or_else(|| "must be name:hash".to_owned())?;
-    let name = UserName::parse(name).map_err(|why| why.to_string())?;
+    let name = UserName::prepare(name).map_err(|why| why.to_string())?;
     let hash = hash.trim_end();
     match bcrypt_cost(hash) {
         Some(cost) if cost <= BCRYPT_COST_MAX => Ok((name, hash.to_owned())),
