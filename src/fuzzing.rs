@@ -272,6 +272,9 @@ pub fn names(data: &[u8]) {
         assert_eq!(user.as_str(), text);
         assert!(!text.contains([':', '\n']));
     }
+    if let Ok(user) = UserName::prepare(text) {
+        assert_eq!(UserName::prepare(user.as_str()), Ok(user));
+    }
     let stored = Holder::parse_stored(text).ok();
     if let Some(login) = stored.and_then(|it| Login::parse(&it)) {
         assert_eq!(Login::parse(&login.label()), Some(login));

@@ -67,6 +67,7 @@ pub struct Metrics {
     pub foreign_tokens: IntCounterVec,
     pub ready: IntGauge,
     pub spans_dropped: IntCounterVec,
+    pub login_refusals: IntCounterVec,
 }
 
 fn histogram(
@@ -246,6 +247,12 @@ impl Metrics {
                 "Spans of traces that were lost, by why: queue (it was full), export (the collector did not take them).",
                 &["reason"],
             ),
+            login_refusals: counter(
+                r,
+                "tokend_login_refusals_total",
+                "Logins refused before their password counted, by limit: pair (failures of a user from an address), user (of a user from all unknown addresses), address (from an address), queue (too many were waiting).",
+                &["limit"],
+            ),
             registry,
         };
         metrics.begin_at_zero();
@@ -264,7 +271,15 @@ impl Metrics {
         for reason in ["queue", "export"] {
             self.spans_dropped.with_label_values(&[reason]);
         }
+        for limit in ["pair", "user", "address", "queue"] {
+            self.login_refusals.with_label_values(&[limit]);
+        }
         self.set_primaries(0, 0);
+    }
+
+    /// Counts a login that a limit refused.
+    pub fn login_refused(&self, limit: &str) {
+        self.login_refusals.with_label_values(&[limit]).inc();
     }
 
     /// How many primaries are there, and how many are away.

@@ -20,7 +20,7 @@ use crate::http::observe::{catch_panics, count_problems_from_zero, observe};
 use crate::http::problem::{Problem, Slug, list_problems, show_problem};
 use crate::http::slash::{Documents, trim_slash};
 use crate::http::system::{ShuttingDown, show_livez, show_metrics, show_readyz};
-use crate::http::{oauth, one_time, pools, sessions, temporary, token, tokens};
+use crate::http::{login, oauth, one_time, pools, sessions, temporary, token, tokens};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::traces::Traces;
@@ -87,7 +87,7 @@ fn route_table() -> Vec<(Method, &'static str, Route)> {
         (M::PUT, "/token", web::to(one_time::exchange_token)),
         (M::DELETE, "/token", web::to(one_time::delete_token)),
         (M::HEAD, dump::PATH, web::to(dump::dump_tokens)),
-        (M::POST, "/auth/login", web::to(sessions::log_in)),
+        (M::POST, "/auth/login", web::to(login::log_in)),
         (M::POST, "/auth/refresh", web::to(sessions::refresh_session)),
         (M::POST, "/auth/logout", web::to(sessions::log_out)),
         (M::POST, "/token/validate", web::to(sessions::validate_token)),

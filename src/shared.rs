@@ -42,6 +42,7 @@ pub const EQUAL: &[(&str, Say)] = &[
     ("REFRESH_TOKEN_SECRET", |_, flows| keys(sessions(flows).map(|it| it.refresh.ids()))),
     ("JWT_PRIVATE_KEY_FILE", |_, flows| keys(sessions(flows).map(|it| it.jwt.ids_of_files()))),
     ("JWT_SECRET", |_, flows| keys(sessions(flows).map(|it| it.jwt.ids_of_secrets()))),
+    ("JWT_RSA_ALGORITHM", |config, flows| sessions(flows).and_then(|_| value(&config.flows.jwt_rsa_algorithm.name()))),
     // An access token of another issuer or audience is refused.
     ("PUBLIC_URL", |_, flows| sessions(flows).and_then(|_| value(&flows.public_url))),
     ("JWT_AUDIENCE", |config, flows| sessions(flows).and_then(|_| value(&config.flows.audience))),
@@ -69,6 +70,10 @@ pub const EQUAL: &[(&str, Say)] = &[
 pub const MAY_DIFFER: &[(&str, &[&str])] = &[
     ("they say which data set it is: with others, replicas are apart (TokendReplicasApart)", &["REDIS_URL", "KEY_PREFIX", "DATA_DIR"]),
     ("another number is refused at the start", &["PARTITIONS"]),
+    ("they say where a value comes from; the value itself is compared", &[
+        "REDIS_URL_FILE", "SECRET_KEY_FILE", "REFRESH_TOKEN_SECRET_FILE", "JWT_SECRET_FILE",
+        "OTEL_EXPORTER_OTLP_HEADERS_FILE", "OTEL_EXPORTER_OTLP_TRACES_HEADERS_FILE",
+    ]),
     ("the wait for replicas depends on where this one runs; what they confirm does not", &["WAIT_TIMEOUT_MS"]),
     ("where it listens, and how fast it works", &["HOST", "PORT", "WORKERS", "SHUTDOWN_DELAY"]),
     ("what its log says", &["LOG_LEVEL", "LOG_FORMAT"]),
@@ -164,6 +169,7 @@ mod tests {
         ("SECRET_KEY", "another-secret-of-thirty-two-bytes"),
         ("REFRESH_TOKEN_SECRET", "another-secret-of-thirty-two-bytes"),
         ("JWT_SECRET", "another-secret-of-thirty-two-bytes"),
+        ("JWT_RSA_ALGORITHM", "PS256"),
         ("PUBLIC_URL", "https://b.example"),
         ("JWT_AUDIENCE", "b"),
         ("INTROSPECT_KINDS", "access"),

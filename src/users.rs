@@ -4,6 +4,7 @@
 mod htpasswd;
 mod secret;
 
+use std::collections::HashSet;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -88,40 +89,71 @@ impl From<StoreError> for Failure {
 async fn execute(store: &Store, command: &UserCommand, json: bool) -> Result<(), Failure> {
     match command {
         UserCommand::Add(UserArgs { name }) => {
+            let name = UserName::prepare(name.as_str());
+            let name = name.map_err(|why| Failure::usage(why.to_string()))?;
             // Before the password is asked for, and once more with it.
-            if store.find_user(name).await?.is_some() {
-                return Err(exists(name));
+            let listed = store.list_users().await?;
+            if let Some(other) = spellings_of(&listed, [&name]).first() {
+                return Err(exists(other));
             }
-            let hash = ask_and_hash(name)?;
-            if !store.add_user(name, &hash).await? {
-                return Err(exists(name));
+            let hash = ask_and_hash(&name)?;
+            if !store.add_user(&name, &hash).await? {
+                return Err(exists(&name));
             }
-            tell(json, name, "added")
+            tell(json, &name, "added")
         }
         UserCommand::Passwd(UserArgs { name }) => {
-            if store.find_user(name).await?.is_none() {
-                return Err(unknown(name));
+            let name = find(store, name).await?;
+            let hash = ask_and_hash(&name)?;
+            if !store.set_password(&name, &hash).await? {
+                return Err(unknown(&name));
             }
-            let hash = ask_and_hash(name)?;
-            if !store.set_password(name, &hash).await? {
-                return Err(unknown(name));
-            }
-            tell(json, name, "changed")
+            tell(json, &name, "changed")
         }
         UserCommand::Delete(UserArgs { name }) => {
-            if !store.delete_user(name).await? {
-                return Err(unknown(name));
+            let name = find(store, name).await?;
+            if !store.delete_user(&name).await? {
+                return Err(unknown(&name));
             }
-            tell(json, name, "deleted")
+            tell(json, &name, "deleted")
         }
         UserCommand::List => list(&store.list_users().await?, json),
         UserCommand::Import(args) => import(store, args, json).await,
     }
 }
 
+/// The name under which a user is stored: just as typed, or in the form of all new names.
+async fn find(store: &Store, typed: &UserName) -> Result<UserName, Failure> {
+    let names = UserName::spellings(typed.as_str());
+    let user = store.find_spelling(&names).await?;
+    user.map(|user| user.name).ok_or_else(|| unknown(typed))
+}
+
+/// Users who are stored under a spelling of any of these names. Older names may be in any form.
+fn spellings_of<'a>(
+    listed: &'a [UserListed],
+    names: impl IntoIterator<Item = &'a UserName>,
+) -> Vec<&'a UserName> {
+    let names: HashSet<_> = names.into_iter().map(UserName::as_str).collect();
+    let listed = listed.iter().map(|user| &user.name);
+    listed
+        .filter(|name| names.contains(UserName::form(name.as_str()).as_str()))
+        .collect()
+}
+
+/// The name; where it is not in the form of new names, also with its characters in ASCII, for it may look like one.
+fn spelt(name: &UserName) -> String {
+    let shown = one_line(name.as_str());
+    if UserName::form(name.as_str()) == name.as_str() {
+        return shown;
+    }
+    format!("{shown} (spelt {})", name.as_str().escape_default())
+}
+
 fn exists(name: &UserName) -> Failure {
     refused(format!(
-        "the user {name} exists: `tokend user passwd` sets another password"
+        "the user {} exists: `tokend user passwd` sets another password",
+        spelt(name)
     ))
 }
 
@@ -158,6 +190,17 @@ fn list(users: &[UserListed], json: bool) -> Result<(), Failure> {
 
 async fn import(store: &Store, args: &UserImportArgs, json: bool) -> Result<(), Failure> {
     let read = htpasswd::read(&args.file, args.only_bcrypt)?;
+    let listed = store.list_users().await?;
+    let names = read.users.iter().map(|(name, _)| name);
+    let others = spellings_of(&listed, names).into_iter();
+    let others = others.filter(|name| UserName::form(name.as_str()) != name.as_str());
+    let others: Vec<_> = others.map(spelt).collect();
+    if !others.is_empty() {
+        return Err(refused(format!(
+            "nothing was imported: users exist under another spelling, delete them first: {}",
+            others.join(", ")
+        )));
+    }
     let there = store.import_users(&read.users, args.replace).await?;
     if !there.is_empty() {
         let names: Vec<_> = there.iter().map(|name| one_line(name)).collect();

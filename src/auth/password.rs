@@ -1,7 +1,8 @@
-//! Passwords: hashed with Argon2id, verified off the async threads, and never more at once than is good for the machine.
+//! Passwords: hashed with Argon2id, verified off the async threads, a bounded number at once.
 //!
-//! Verifying is slow on purpose, so it is what a flood of logins would choke on first: the queue is bounded, and
-//! whoever finds it full is told so at once. An unknown user costs the same work as a known one.
+//! Verifying is slow on purpose, so a flood of logins would choke on it first: the queue is bounded, shared fairly
+//! between client addresses ([`super::turns`]), and a login that finds it full fails at once. An unknown user costs the
+//! same work as a known one.
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,11 @@ use std::time::Duration;
 use argon2::password_hash::phc::{Output, PasswordHash};
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::attempts::Site;
+use super::precis;
+pub use super::turns::Busy;
+use super::turns::{Bounds, Turns};
 
 /// Memory, passes and lanes that OWASP's Password Storage Cheat Sheet asks for at least: 19 MiB, 2, 1.
 const MEMORY_KIB: u32 = 19 * 1_024;
@@ -17,15 +22,19 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 /// Longest password: nobody types more, and hashing it is work that the caller does not do.
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
-/// bcrypt sees no more bytes of a password than these.
+/// Longest text whose form may be a password: composing shortens a text to a third at most.
+const TYPED_BYTES_MAX: usize = 3 * PASSWORD_BYTES_MAX;
+/// bcrypt sees this many bytes of a password.
 const BCRYPT_BYTES_MAX: usize = 72;
 /// Most rounds of an imported hash, as a power of two: a quarter of a second of one core. More, and a
 /// few requests would keep everybody else from logging in.
 pub const BCRYPT_COST_MAX: u32 = 12;
 /// How bcrypt hashes begin. `$2x$` is the mark of a broken implementation.
 const BCRYPT_MARKS: [&str; 3] = ["$2a$", "$2b$", "$2y$"];
-/// Logins that may wait, for each that is being verified: a second's worth at 30 ms each.
+/// Logins of one address that may wait, for each login that is being verified: a second's worth at 30 ms each.
 const WAITING_PER_TURN: usize = 32;
+/// How many times as many may wait over all addresses. They cost memory only: a caller leaves after [`WAIT_MAX`].
+const CROWDS: usize = 8;
 /// Longest that a login waits for its turn: with what comes before and behind it, an answer within 2 s.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// What is verified against where there is no user: the hash of nothing, with the parameters above.
@@ -70,18 +79,11 @@ pub enum Verdict {
     },
 }
 
-/// Too many logins at once: to be answered with 503 and `Retry-After`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many logins at once")]
-pub struct Busy;
-
 /// Verifies passwords, for all threads of the service together. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Passwords {
-    /// One place for each login that is verified or waits.
-    places: Arc<Semaphore>,
-    /// One turn for each that is verified.
-    turns: Arc<Semaphore>,
+    /// One turn for each login that is verified.
+    turns: Turns,
     /// As many as have ever been verified at once.
     memories: Arc<Memories>,
 }
@@ -114,38 +116,63 @@ impl Passwords {
         Self::with(at_once, at_once * WAITING_PER_TURN)
     }
 
-    fn with(at_once: usize, waiting: usize) -> Self {
+    fn with(at_once: usize, per_site: usize) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(at_once + waiting)),
-            turns: Arc::new(Semaphore::new(at_once)),
+            turns: Turns::new(Bounds {
+                at_once,
+                per_site,
+                in_all: per_site * CROWDS,
+            }),
             memories: Arc::default(),
         }
     }
 
-    /// Whether this is the password of that hash; `None`: of nobody, which takes as long and is wrong.
+    /// Whether this is the password of that hash; `None`: of nobody, which takes as long and is wrong. Text in
+    /// another form than a password's is verified in both, so that one hashed before there was a form is found.
     ///
     /// # Errors
     /// When too many wait already, or this one's turn does not come in time.
-    pub async fn verify(&self, password: String, hash: Option<String>) -> Result<Verdict, Busy> {
-        let place = self.places.clone().try_acquire_owned();
-        let place = place.map_err(|_| Busy)?;
-        let turn = tokio::time::timeout(WAIT_MAX, self.turns.clone().acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else {
-            return Err(Busy);
-        };
-        // Held by the work, which goes on even if the caller has gone.
-        let held: [OwnedSemaphorePermit; 2] = [place, turn];
+    pub async fn verify(
+        &self,
+        site: Site,
+        password: String,
+        hash: Option<String>,
+    ) -> Result<Verdict, Busy> {
+        let spellings = spellings(password);
+        let turn = self.turns.take(site, WAIT_MAX).await?;
         let memories = self.memories.clone();
         let work = tokio::task::spawn_blocking(move || {
-            let verdict = memories.with(|memory| verify(&password, hash.as_deref(), memory));
-            drop(held);
-            verdict
+            let verify = |memory: &mut [Block]| {
+                let mut verdicts = spellings
+                    .iter()
+                    .map(|password| verify(password, hash.as_deref(), memory));
+                verdicts.find(|verdict| *verdict != Verdict::Wrong)
+            };
+            let verdict = memories.with(verify);
+            // Kept until now by the work, which goes on even if the caller has gone.
+            drop(turn);
+            verdict.unwrap_or(Verdict::Wrong)
         });
         work.await.or_else(|error| {
             tracing::error!("verifying a password: {error}");
             Ok(Verdict::Wrong)
         })
     }
+}
+
+/// What is verified for a typed text: its form, and the text itself where that is another. How many these are
+/// depends on the text alone, so the time does not tell whether there is such a user.
+fn spellings(mut typed: String) -> Vec<String> {
+    if typed.len() > TYPED_BYTES_MAX {
+        // Too long in any form, and it may be a megabyte, which would be kept while it waits.
+        typed.truncate(typed.floor_char_boundary(TYPED_BYTES_MAX));
+        typed.shrink_to_fit();
+        return vec![typed];
+    }
+    let mut spellings: Vec<_> = precis::password(&typed).into_iter().collect();
+    spellings.push(typed);
+    spellings.dedup();
+    spellings
 }
 
 fn verify(password: &str, hash: Option<&str>, memory: &mut [Block]) -> Verdict {
@@ -214,8 +241,14 @@ fn verify_bcrypt(password: &str, hash: &str, memory: &mut [Block]) -> Verdict {
     if !bcrypt::verify(password, hash).unwrap_or(false) {
         return Verdict::Wrong;
     }
-    // Of a longer one bcrypt has seen the beginning alone: who knows whether the rest is right.
-    right(password, password.len() <= BCRYPT_BYTES_MAX)
+    right(password, bcrypt_sees_all(password))
+}
+
+/// Whether no other text has the same bcrypt hash. bcrypt sees 72 bytes, of which the last one is a NUL where the
+/// text is shorter, and repeats them: `xy`, and `xy` with a NUL and `xy`, are one text to it. The hash of such a text
+/// stays as it is: a new one would accept only what was typed, which need not be the password.
+fn bcrypt_sees_all(password: &str) -> bool {
+    password.len() < BCRYPT_BYTES_MAX && !password.contains('\0')
 }
 
 fn right(password: &str, rehash: bool) -> Verdict {
@@ -228,147 +261,4 @@ fn right(password: &str, rehash: bool) -> Verdict {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn verify(password: &str, hash: Option<&str>) -> Verdict {
-        Memories::default().with(|memory| super::verify(password, hash, memory))
-    }
-
-    /// Cheap, for tests.
-    fn weak(password: &str, algorithm: Algorithm) -> String {
-        let params = Params::new(64, 1, 1, None).expect("within the limits");
-        let argon2 = Argon2::new(algorithm, Version::V0x13, params);
-        let hashed = argon2.hash_password(password.as_bytes());
-        hashed.expect("hashed").to_string()
-    }
-
-    fn rehashed(verdict: Verdict) -> Option<String> {
-        match verdict {
-            Verdict::Right { rehash } => rehash,
-            Verdict::Wrong => panic!("it is right"),
-        }
-    }
-
-    #[test]
-    fn a_new_hash_has_the_parameters_that_owasp_asks_for() {
-        let hashed = hash("correct horse").expect("hashed");
-        assert!(
-            hashed.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
-            "{hashed}"
-        );
-        assert_eq!(rehashed(verify("correct horse", Some(&hashed))), None);
-        assert_eq!(verify("correct horsf", Some(&hashed)), Verdict::Wrong);
-        assert_eq!(verify("", Some(&hashed)), Verdict::Wrong);
-    }
-
-    #[test]
-    fn nobodys_hash_costs_what_a_users_does() {
-        let nobody = PasswordHash::new(NOBODY).expect("it parses");
-        let params = Params::try_from(&nobody).expect("parameters");
-        let ours = ARGON2.params();
-        assert_eq!(
-            (params.m_cost(), params.t_cost(), params.p_cost()),
-            (ours.m_cost(), ours.t_cost(), ours.p_cost())
-        );
-        assert!(nobody.salt.is_some() && nobody.hash.is_some());
-        assert_eq!(verify("", None), Verdict::Wrong);
-    }
-
-    #[test]
-    fn weaker_hashes_are_replaced_where_the_password_is_right() {
-        for algorithm in [Algorithm::Argon2id, Algorithm::Argon2i] {
-            let stored = weak("correct horse", algorithm);
-            assert_eq!(verify("wrong", Some(&stored)), Verdict::Wrong);
-            let new = rehashed(verify("correct horse", Some(&stored))).expect("a new hash");
-            assert!(new.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{new}");
-        }
-    }
-
-    #[test]
-    fn bcrypt_of_htpasswd_verifies_and_is_replaced() {
-        let stored = bcrypt::hash("correct horse", 4).expect("hashed");
-        for mark in BCRYPT_MARKS {
-            let stored = stored.replacen("$2b$", mark, 1);
-            assert_eq!(bcrypt_cost(&stored), Some(4), "{stored}");
-            assert_eq!(verify("wrong", Some(&stored)), Verdict::Wrong);
-            let new = rehashed(verify("correct horse", Some(&stored))).expect("a new hash");
-            assert!(new.starts_with("$argon2id$"), "{new}");
-        }
-        let long = "x".repeat(80);
-        let stored = bcrypt::hash(&long, 4).expect("hashed");
-        assert_eq!(rehashed(verify(&long, Some(&stored))), None);
-    }
-
-    #[test]
-    fn what_is_no_hash_is_wrong() {
-        let bcrypt = bcrypt::hash("x", 4).expect("hashed");
-        for stored in [
-            "",
-            "x",
-            "plain",
-            "$apr1$abc$def",
-            "{SHA}abc",
-            "$argon2id$v=19$m=19456,t=2,p=1$",
-            "$argon2id$nothing",
-            &bcrypt.replacen("$2b$", "$2x$", 1),
-            &bcrypt.replacen("$04$", "$31$", 1),
-            &bcrypt[..59],
-        ] {
-            assert_eq!(verify("x", Some(stored)), Verdict::Wrong, "{stored}");
-        }
-    }
-
-    #[test]
-    fn a_password_that_is_too_long_is_wrong_even_if_it_is_right() {
-        let long = "x".repeat(PASSWORD_BYTES_MAX + 1);
-        let stored = weak(&long, Algorithm::Argon2id);
-        assert_eq!(verify(&long, Some(&stored)), Verdict::Wrong);
-        let longest = &long[1..];
-        let stored = weak(longest, Algorithm::Argon2id);
-        assert_ne!(verify(longest, Some(&stored)), Verdict::Wrong);
-    }
-
-    #[tokio::test]
-    async fn verifying_works_off_the_async_threads() {
-        let passwords = Passwords::new(2);
-        let stored = Some(weak("correct horse", Algorithm::Argon2id));
-        let right = passwords.verify("correct horse".to_owned(), stored.clone());
-        assert!(rehashed(right.await.expect("not busy")).is_some());
-        let wrong = passwords.verify("wrong".to_owned(), stored);
-        assert_eq!(wrong.await, Ok(Verdict::Wrong));
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_says_so_at_once_and_a_turn_that_does_not_come_in_time_too() {
-        let passwords = Passwords::with(1, 1);
-        let stored = Some(weak("x", Algorithm::Argon2id));
-        let verify = || passwords.verify("y".to_owned(), stored.clone());
-        let turn = passwords.turns.clone().acquire_owned().await.expect("free");
-        let place = passwords.places.clone().acquire_owned().await;
-        // One waits in the last place, and its turn never comes; the next finds no place.
-        let (first, second) = tokio::join!(biased; verify(), verify());
-        assert_eq!((first, second), (Err(Busy), Err(Busy)));
-        assert_eq!(
-            passwords.places.available_permits(),
-            1,
-            "its place is free again"
-        );
-        drop((turn, place));
-        assert_eq!(verify().await, Ok(Verdict::Wrong));
-        assert_eq!(passwords.places.available_permits(), 2);
-    }
-
-    #[tokio::test]
-    async fn so_many_wait_and_no_more() {
-        let passwords = Passwords::with(2, 4);
-        let stored = Some(weak("x", Algorithm::Argon2id));
-        let turns = passwords.turns.clone().acquire_many_owned(2).await;
-        let logins = (0..50).map(|_| passwords.verify("y".to_owned(), stored.clone()));
-        let logins = futures_util::future::join_all(logins);
-        let (answers, ()) = tokio::join!(biased; logins, async { drop(turns) });
-        let count = |told: &_| answers.iter().filter(|it| *it == told).count();
-        assert_eq!((count(&Ok(Verdict::Wrong)), count(&Err(Busy))), (6, 44));
-        assert_eq!(passwords.places.available_permits(), 6);
-    }
-}
+mod tests;

@@ -1,28 +1,22 @@
-//! Users, and what failed logins are counted by.
+//! Users and their names.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
 
-use sha2::{Digest, Sha256};
-
+use super::precis;
 use crate::token::Invalid;
 
 /// Most bytes of a user's name: with the epoch it has to fit into a holder's label.
 pub const USER_NAME_BYTES_MAX: usize = 128;
-/// Failed logins that one user and address may have in [`ATTEMPTS_WINDOW_MS`].
-pub const ATTEMPTS_MAX: u64 = 10;
-/// How long a failed login counts: 15 minutes.
-pub const ATTEMPTS_WINDOW_MS: u64 = 15 * 60 * 1_000;
-/// Bits of an IPv6 address that name a site: whoever has one has all addresses in it.
-const IPV6_SITE_BITS: u32 = 64;
-
-/// A user's name. It fits into an htpasswd file and into one line of a log.
+/// A user's name. It fits into an htpasswd file and into one line of a log. New ones are in the form that
+/// [`UserName::prepare`] gives; older ones may be in any.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserName(String);
 
 impl UserName {
+    /// A name as it is stored, or as it was typed.
+    ///
     /// # Errors
-    /// When it is empty, too long, or holds what neither an htpasswd file nor a line of a log could.
+    /// When it is empty, too long, or has characters that an htpasswd file or a line of a log can't have.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let told = |why: &str| Err(Invalid(format!("a user's name {why}")));
         if text.is_empty() || text.len() > USER_NAME_BYTES_MAX {
@@ -35,6 +29,39 @@ impl UserName {
             return told("must not begin or end with a space");
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// The name in the one form that all its spellings have: parts in the PRECIS profile `UsernameCasePreserved`,
+    /// with one space between two (RFC 8265, section 3).
+    ///
+    /// # Errors
+    /// When it has no such form, or that form is no name.
+    pub fn prepare(text: &str) -> Result<Self, Invalid> {
+        Self::parse(text)?;
+        let parts: Result<Vec<_>, _> = text.split(' ').map(precis::userpart).collect();
+        let form = parts.map_err(|why| match why {
+            precis::Refused::Empty => {
+                Invalid("a user's name must not have two spaces together".to_owned())
+            }
+            why => Invalid(format!("a user's name {why}")),
+        })?;
+        Self::parse(&form.join(" "))
+    }
+
+    /// The names under which a user who types this may be stored: just this one, which may be older than the
+    /// form, then the form.
+    #[must_use]
+    pub fn spellings(typed: &str) -> Vec<Self> {
+        let mut names: Vec<_> = Self::parse(typed).into_iter().collect();
+        names.extend(Self::prepare(typed));
+        names.dedup();
+        names
+    }
+
+    /// The form, or the name itself where it has none: equal for all spellings of a name.
+    #[must_use]
+    pub fn form(typed: &str) -> String {
+        Self::prepare(typed).map_or_else(|_| typed.to_owned(), |name| name.0)
     }
 
     #[must_use]
@@ -65,58 +92,6 @@ impl fmt::Debug for User {
         let (name, epoch) = (&self.name, self.epoch);
         write!(f, "User({name:?}, epoch {epoch})")
     }
-}
-
-/// What failed logins are counted by: a user's name as it was given, and where the login came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttemptKey([u8; 32]);
-
-impl AttemptKey {
-    /// Any text is taken for a name: unknown users are counted like known ones.
-    #[must_use]
-    pub fn new(user: &str, address: IpAddr) -> Self {
-        let hash = Sha256::new()
-            .chain_update(b"tokend login\0")
-            .chain_update(site(address).to_string())
-            .chain_update([0])
-            .chain_update(user)
-            .finalize();
-        Self(hash.into())
-    }
-
-    /// The name under which the store counts.
-    #[must_use]
-    pub fn id(&self) -> String {
-        self.0[..16].iter().map(|b| format!("{b:02x}")).collect()
-    }
-
-    /// In which of so many partitions it lies.
-    #[must_use]
-    pub fn partition(&self, partitions: usize) -> usize {
-        let [a, b, c, d, ..] = self.0;
-        u32::from_be_bytes([a, b, c, d]) as usize % partitions
-    }
-}
-
-/// The address, or the first of its /64: a site has 2^64 of them, and they are all one caller's.
-fn site(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let bits = address.to_bits() >> IPV6_SITE_BITS << IPV6_SITE_BITS;
-            IpAddr::V6(Ipv6Addr::from_bits(bits))
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
-/// How many failed logins are left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Throttle {
-    /// [`ATTEMPTS_MAX`].
-    pub limit: u64,
-    pub remaining: u64,
-    /// Over the limit, and until when; such a login is to be answered with 429 whatever its password.
-    pub retry_after_ms: Option<u64>,
 }
 
 #[cfg(test)]
@@ -154,15 +129,46 @@ mod tests {
     }
 
     #[test]
-    fn an_address_counts_with_its_site() {
-        let key = |user: &str, address: &str| {
-            AttemptKey::new(user, address.parse().expect("an address")).id()
+    fn a_new_name_has_one_form_however_it_is_typed() {
+        for (typed, form) in [
+            ("ann", "ann"),
+            ("Ann", "Ann"),
+            ("J\u{f6}rg M\u{fc}ller", "J\u{f6}rg M\u{fc}ller"),
+            ("Jo\u{308}rg Mu\u{308}ller", "J\u{f6}rg M\u{fc}ller"),
+            ("\u{ff41}nn", "ann"),
+        ] {
+            assert_eq!(UserName::prepare(typed).expect(typed).as_str(), form);
+            assert_eq!(UserName::form(typed), form);
+        }
+        for (bad, why) in [
+            ("a\u{200b}b", "U+200B (character 2)"),
+            ("\u{feff}ann", "U+FEFF (character 1)"),
+            ("a\u{202e}b", "U+202E"),
+            ("a  b", "two spaces together"),
+            ("a\u{ff1a}b", "colon"),
+            ("a:b", "colon"),
+            ("\u{5d0}a", "mix writing directions"),
+        ] {
+            let told = UserName::prepare(bad).expect_err(bad).to_string();
+            assert!(
+                told.starts_with("a user's name must not ") && told.contains(why),
+                "{told}"
+            );
+            assert_eq!(UserName::form(bad), bad);
+        }
+    }
+
+    #[test]
+    fn a_typed_name_is_looked_for_as_it_is_and_in_its_form() {
+        let spellings = |typed: &str| -> Vec<String> {
+            UserName::spellings(typed)
+                .into_iter()
+                .map(|it| it.0)
+                .collect()
         };
-        assert_eq!(key("ann", "192.0.2.1"), key("ann", "::ffff:192.0.2.1"));
-        assert_eq!(key("ann", "2001:db8::1"), key("ann", "2001:db8::ffff:2"));
-        assert_ne!(key("ann", "2001:db8::1"), key("ann", "2001:db8:0:1::1"));
-        assert_ne!(key("ann", "192.0.2.1"), key("ann", "192.0.2.2"));
-        assert_ne!(key("ann", "192.0.2.1"), key("bob", "192.0.2.1"));
-        assert_eq!(key("ann", "192.0.2.1").len(), 32);
+        assert_eq!(spellings("ann"), ["ann"]);
+        assert_eq!(spellings("e\u{301}"), ["e\u{301}", "\u{e9}"]);
+        assert_eq!(spellings("a\u{200b}"), ["a\u{200b}"]);
+        assert_eq!(spellings("a:b"), [""; 0]);
     }
 }

@@ -129,7 +129,7 @@ pub enum UserCommand {
 
 #[derive(Debug, Args)]
 pub struct UserArgs {
-    /// The user's name: 1 to 128 bytes, no colon.
+    /// The user's name: 1 to 128 bytes, no colon and no invisible character. How it is spelt (NFC, NFD) is all one.
     #[arg(value_parser = UserName::parse)]
     pub name: UserName,
 }

@@ -16,6 +16,7 @@ pub mod form;
 mod index;
 pub mod input;
 pub mod live;
+pub mod login;
 pub mod oauth;
 pub mod observe;
 pub mod one_time;

@@ -7,9 +7,10 @@ use fred::interfaces::HashesInterface;
 use serde::Deserialize;
 
 use super::Store;
-use super::attempt::{Attempt, attempt};
+use super::attempt::{self, Count, attempt};
 use super::set_user::{Item, Verb, set_user};
-use crate::auth::user::{AttemptKey, Throttle, User, UserName};
+use crate::auth::attempts::{Admission, LoginAttempt};
+use crate::auth::user::{User, UserName};
 use crate::token::StoreError;
 
 /// Microseconds of an epoch in a millisecond.
@@ -41,24 +42,40 @@ impl Store {
     /// # Errors
     /// When Redis could not answer; see [`StoreError`].
     pub async fn find_user(&self, name: &UserName) -> Result<Option<User>, StoreError> {
+        self.find_spelling(std::slice::from_ref(name)).await
+    }
+
+    /// The user of the first of these names that there is: the spellings of one name.
+    ///
+    /// # Errors
+    /// When Redis could not answer; see [`StoreError`].
+    pub async fn find_spelling(&self, names: &[UserName]) -> Result<Option<User>, StoreError> {
+        if names.is_empty() {
+            return Ok(None);
+        }
         let inner = &self.inner;
         let steps = async {
             inner.ready().await?;
             let key = inner.keys.users.as_str();
-            let text: Option<String> = inner
-                .read(key, |client| async move {
-                    client.hget(key, name.as_str()).await
+            let fields: Vec<_> = names.iter().map(UserName::as_str).collect();
+            let texts: Vec<Option<String>> = inner
+                .read(key, |client| {
+                    let fields = fields.clone();
+                    async move { client.hmget(key, fields).await }
                 })
                 .await?;
-            text.map(|text| {
-                let stored = Stored::parse(&text)?;
-                Ok(User {
-                    name: name.clone(),
-                    password_hash: stored.password_hash,
-                    epoch: stored.epoch,
+            let found = names.iter().zip(texts);
+            let found = found.filter_map(|(name, text)| Some((name, text?))).next();
+            found
+                .map(|(name, text)| {
+                    let stored = Stored::parse(&text)?;
+                    Ok(User {
+                        name: name.clone(),
+                        password_hash: stored.password_hash,
+                        epoch: stored.epoch,
+                    })
                 })
-            })
-            .transpose()
+                .transpose()
         };
         inner.within(false, Box::pin(steps)).await
     }
@@ -176,32 +193,62 @@ impl Store {
     ///
     /// # Errors
     /// When Redis could not answer; see [`StoreError`].
-    pub async fn login_attempts(&self, who: &AttemptKey) -> Result<Throttle, StoreError> {
-        self.attempt(Attempt::Look, who).await
+    pub async fn login_attempts(&self, login: &LoginAttempt) -> Result<Admission, StoreError> {
+        self.count_both(attempt::Verb::Look, login).await
     }
 
-    /// Records a failed login. Over the limit: so many others failed meanwhile that this one is to be answered
-    /// with 429, and not told that its password was wrong.
+    /// Counts a failed login. Refused: other logins failed meanwhile, and this one is to be answered with 429, so
+    /// that it does not learn that its password was wrong.
     ///
     /// # Errors
     /// When Redis could not answer; see [`StoreError`].
-    pub async fn login_failed(&self, who: &AttemptKey) -> Result<Throttle, StoreError> {
-        self.attempt(Attempt::Fail, who).await
+    pub async fn login_failed(&self, login: &LoginAttempt) -> Result<Admission, StoreError> {
+        self.count_both(attempt::Verb::Fail, login).await
     }
 
-    /// Forgets the failed logins, unless they are over the limit: then this one is to be answered with 429 too.
+    /// Forgets the failures of this user at this address, and remembers the address. Refused: as a failed login.
+    /// `known`: what [`Store::login_attempts`] said.
     ///
     /// # Errors
     /// When Redis could not answer; see [`StoreError`].
-    pub async fn login_passed(&self, who: &AttemptKey) -> Result<Throttle, StoreError> {
-        self.attempt(Attempt::Pass, who).await
+    pub async fn login_passed(
+        &self,
+        login: &LoginAttempt,
+        known: bool,
+    ) -> Result<Admission, StoreError> {
+        // Asked first: once the address is known, its limit does not apply any more.
+        if !known {
+            let look = attempt::Verb::Look;
+            let address = self.count(look, Count::Address, login).await?;
+            if address.refused.is_some() {
+                return Ok(address);
+            }
+        }
+        self.count(attempt::Verb::Pass, Count::User, login).await
     }
 
-    async fn attempt(&self, what: Attempt, who: &AttemptKey) -> Result<Throttle, StoreError> {
+    async fn count_both(
+        &self,
+        verb: attempt::Verb,
+        login: &LoginAttempt,
+    ) -> Result<Admission, StoreError> {
+        let user = self.count(verb, Count::User, login).await?;
+        if user.known || user.refused.is_some() {
+            return Ok(user);
+        }
+        self.count(verb, Count::Address, login).await
+    }
+
+    async fn count(
+        &self,
+        verb: attempt::Verb,
+        count: Count,
+        login: &LoginAttempt,
+    ) -> Result<Admission, StoreError> {
         let inner = &self.inner;
         let steps = async {
             inner.ready().await?;
-            attempt(inner, what, who).await
+            attempt(inner, verb, count, login).await
         };
         inner.within(true, steps).await
     }

@@ -167,6 +167,16 @@ impl Keys {
         })
     }
 
+    /// A short hash of a name under the signing key: the same for the same name on every replica, and no use to
+    /// those who do not have the key.
+    #[must_use]
+    pub fn pseudonym(&self, name: &str) -> String {
+        // No token has a NUL, so this is the signature of none.
+        let mac = self.mac(&self.keys[0], &format!("name\0{name}"));
+        let hash = mac.finalize().into_bytes();
+        hash[..4].iter().map(|b| format!("{b:02x}")).collect()
+    }
+
     fn mac(&self, key: &Key, said: &str) -> Sha256Mac {
         key.mac
             .clone()
@@ -252,5 +262,14 @@ mod tests {
     fn short_secrets_and_none_are_refused() {
         assert!(Keys::new(Flow::OneTime, &[]).is_err());
         assert!(Keys::new(Flow::OneTime, &[vec![1; 32], vec![1; 31]]).is_err());
+    }
+
+    #[test]
+    fn a_pseudonym_depends_on_the_name_and_the_key() {
+        let of = |secret: u8, name: &str| keys(&[secret, 9]).pseudonym(name);
+        assert_eq!(of(1, "ann"), of(1, "ann"));
+        assert_ne!(of(1, "ann"), of(1, "bob"));
+        assert_ne!(of(1, "ann"), of(2, "ann"));
+        assert_eq!(of(1, "ann").len(), 8);
     }
 }

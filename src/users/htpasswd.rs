@@ -93,7 +93,7 @@ fn split(line: &str) -> Result<(UserName, &str), String> {
         .trim()
         .split_once(':')
         .ok_or_else(|| "must be name:hash".to_owned())?;
-    let name = UserName::parse(name).map_err(|why| why.to_string())?;
+    let name = UserName::prepare(name).map_err(|why| why.to_string())?;
     let hash = rest.split_once(':').map_or(rest, |(hash, _)| hash);
     Ok((name, hash.trim_end()))
 }

@@ -1,9 +1,10 @@
-//! A password from whoever sits at the terminal, or from whoever pipes it in. Never from the arguments, which
-//! every user of the machine can read.
+//! Reads a password from the terminal or from standard input. Never from the arguments, which every user of the
+//! machine can read.
 
 use std::io::{BufRead, BufReader, IsTerminal as _, Read};
 
 use crate::auth::password::PASSWORD_BYTES_MAX;
+use crate::auth::precis::{self, Refused};
 use crate::auth::user::UserName;
 use crate::cli::error::Failure;
 
@@ -22,7 +23,7 @@ pub(super) fn ask(name: &UserName) -> Result<String, Failure> {
         typed.map_err(|error| Failure::io("cannot read the password", &error))
     };
     let password = check(prompt(format!("Password for {name}: "))?)?;
-    if prompt("The same again: ".to_owned())? != password {
+    if check(prompt("The same again: ".to_owned())?).ok() != Some(password.clone()) {
         return Err(Failure::usage("the two passwords differ"));
     }
     Ok(password)
@@ -46,12 +47,27 @@ fn line(input: impl Read) -> Result<String, Failure> {
     String::from_utf8(line).map_err(|_| Failure::usage("the password must be UTF-8 text"))
 }
 
+/// The one form that all spellings of a password have.
+fn prepare(password: &str) -> Result<String, Failure> {
+    precis::password(password).map_err(|why| {
+        let place = match why {
+            // Which one it is would show a part of the password.
+            Refused::Character { position, .. } => format!("character {position}"),
+            Refused::Empty | Refused::Directions => "it".to_owned(),
+        };
+        Failure::usage(format!(
+            "the password can't be used: {place} is a control character, invisible or not in Unicode"
+        ))
+    })
+}
+
 fn check(password: String) -> Result<String, Failure> {
     if password.is_empty() {
         return Err(Failure::usage(
             "no password was given: type it, or pipe it in as one line",
         ));
     }
+    let password = prepare(&password)?;
     if password.chars().count() < PASSWORD_CHARS_MIN {
         return Err(Failure::usage(format!(
             "a password must have at least {PASSWORD_CHARS_MIN} characters"
@@ -81,6 +97,24 @@ mod tests {
             assert_eq!(line(input.as_bytes()).expect(input), expected);
         }
         assert!(line(&b"\xff\xff\n"[..]).is_err());
+    }
+
+    #[test]
+    fn a_password_is_taken_in_one_form_and_no_part_of_it_is_told() {
+        let taken = |text: &str| check(text.to_owned());
+        for typed in [
+            "caf\u{e9} \u{e0} la carte",
+            "cafe\u{301}\u{3000}a\u{300} la carte",
+        ] {
+            assert_eq!(taken(typed).expect("taken"), "caf\u{e9} \u{e0} la carte");
+        }
+        for (bad, place) in [
+            ("12345678\u{200b}", "character 9"),
+            ("\u{feff}12345678", "character 1"),
+        ] {
+            let told = taken(bad).expect_err("refused").message;
+            assert!(told.contains(place) && !told.contains("1234"), "{told}");
+        }
     }
 
     #[test]

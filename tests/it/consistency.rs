@@ -43,6 +43,7 @@ const PARTITION_KINDS: &[(&str, &str)] = &[
     ("fence", "string"),
     ("alarm", "string"),
     ("attempts", "hash"),
+    ("known", "zset"),
 ];
 
 struct Record {
@@ -209,7 +210,10 @@ fn check_partition(partition: &Partition, now: u64) -> Vec<String> {
         if of_pool && !owned {
             wrong.push(format!("{name}: a leftover of a pool that is gone"));
         }
-        if ["idem", "reserved", "alarm", "attempts", "queue", "waiters"].contains(&kind)
+        if [
+            "idem", "reserved", "alarm", "attempts", "known", "queue", "waiters",
+        ]
+        .contains(&kind)
             && key.ttl_ms < 0
         {
             wrong.push(format!("{name}: never leaves"));

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::process::Stdio;
 
 use futures_util::future::join_all;
+use tokend::auth::attempts::{Limit, LoginAttempt};
 use tokend::auth::password::{Passwords, Verdict, bcrypt_cost};
-use tokend::auth::user::{AttemptKey, UserName};
+use tokend::auth::user::UserName;
 use tokend::store::Store;
 
 use crate::harness::*;
@@ -16,8 +17,12 @@ fn name(text: &str) -> UserName {
     UserName::parse(text).expect("a name")
 }
 
-fn who(user: &str) -> AttemptKey {
-    AttemptKey::new(user, IpAddr::from([192, 0, 2, 1]))
+fn who(user: &str) -> LoginAttempt {
+    LoginAttempt::new(user, here().into())
+}
+
+fn here() -> IpAddr {
+    IpAddr::from([192, 0, 2, 1])
 }
 
 #[tokio::test]
@@ -63,35 +68,57 @@ async fn of_a_hundred_wrong_logins_at_once_ten_are_told_so() {
     let ann = who("ann");
     let logins = (0..100).map(async |_| f.store.login_failed(&ann).await.expect("Redis"));
     let told = join_all(logins).await;
-    let within = told.iter().filter(|told| told.retry_after_ms.is_none());
-    let mut remaining: Vec<_> = within.map(|told| told.remaining).collect();
-    remaining.sort_unstable();
-    assert_eq!(remaining, (0..10).collect::<Vec<_>>());
-    assert!(told.iter().all(|told| told.limit == 10));
+    let within = told.iter().filter(|told| told.refused.is_none());
+    assert_eq!(within.count(), 10);
     for told in [
         f.store.login_attempts(&ann).await.expect("Redis"),
-        f.store.login_passed(&ann).await.expect("Redis"),
+        f.store.login_passed(&ann, false).await.expect("Redis"),
         f.store.login_attempts(&ann).await.expect("Redis"),
     ] {
-        assert!(
-            told.retry_after_ms.is_some() && told.remaining == 0,
-            "{told:?}"
-        );
+        let refused = told.refused.expect("over the limit");
+        assert_eq!((refused.limit, told.known), (Limit::Pair, false));
     }
     let bob = f.store.login_attempts(&who("bob")).await.expect("Redis");
-    assert_eq!((bob.remaining, bob.retry_after_ms), (10, None));
+    assert_eq!(bob.refused, None);
     f.assert_consistent().await;
 }
 
 #[tokio::test]
-async fn a_login_that_passes_starts_the_count_anew() {
+async fn a_login_that_passes_starts_the_count_anew_and_makes_the_address_known() {
     let f = Fixture::new().await;
     let ann = who("ann");
     for _ in 0..9 {
         f.store.login_failed(&ann).await.expect("Redis");
     }
-    let passed = f.store.login_passed(&ann).await.expect("Redis");
-    assert_eq!((passed.remaining, passed.retry_after_ms), (10, None));
+    let passed = f.store.login_passed(&ann, false).await.expect("Redis");
+    assert_eq!(passed.refused, None);
+    for _ in 0..9 {
+        let failed = f.store.login_failed(&ann).await.expect("Redis");
+        assert_eq!((failed.known, failed.refused), (true, None));
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_failed_for_many_users_is_limited_but_not_for_those_who_are_known_there() {
+    let f = Fixture::new().await;
+    let ann = who("ann");
+    f.store.login_passed(&ann, false).await.expect("Redis");
+    let strangers = (0..60).map(|i| who(&format!("made up {i}")));
+    let logins = strangers.map(async |who| f.store.login_failed(&who).await.expect("Redis"));
+    let told = join_all(logins).await;
+    let counted = told.iter().filter(|told| told.refused.is_none()).count();
+    assert_eq!(counted, 50);
+    let bob = who("bob");
+    for told in [
+        f.store.login_attempts(&bob).await.expect("Redis"),
+        f.store.login_passed(&bob, false).await.expect("Redis"),
+        f.store.login_attempts(&bob).await.expect("Redis"),
+    ] {
+        assert_eq!(told.refused.expect("limited").limit, Limit::Address);
+    }
+    let ann = f.store.login_attempts(&ann).await.expect("Redis");
+    assert_eq!((ann.known, ann.refused), (true, None));
+    f.assert_consistent().await;
 }
 
 #[tokio::test]
@@ -193,7 +220,7 @@ async fn users_are_added_changed_listed_and_deleted() {
     let second = site.hash_of("bob").await.expect("there");
     assert_ne!(first, second);
     let passwords = Passwords::new(2);
-    let verdict = passwords.verify("another horse".to_owned(), Some(second));
+    let verdict = passwords.verify(here().into(), "another horse".to_owned(), Some(second));
     assert_eq!(verdict.await, Ok(Verdict::Right { rehash: None }));
     assert_eq!(site.user(&["delete", "bob"], "").ok(), "deleted bob\n");
     assert_eq!(site.hash_of("bob").await, None);
@@ -226,7 +253,7 @@ async fn htpasswd_files_are_imported_whole_or_not_at_all() {
     let hash = site.hash_of("eve").await.expect("there");
     assert_eq!(bcrypt_cost(&hash), Some(7));
     let passwords = Passwords::new(2);
-    let verdict = passwords.verify("rasmuslerdorf".to_owned(), Some(hash));
+    let verdict = passwords.verify(here().into(), "rasmuslerdorf".to_owned(), Some(hash));
     let right = Verdict::Right { rehash: None };
     assert!(
         verdict
@@ -272,6 +299,48 @@ async fn of_an_htpasswd_file_the_bcrypt_lines_can_be_taken_alone() {
         2,
         "no user that can be taken",
     );
+}
+
+#[tokio::test]
+async fn names_are_stored_in_one_form_and_older_ones_are_reached_as_they_are() {
+    const BCRYPT: &str = "$2y$07$BCryptRequires22Chrcte/VlQH0piJtjXl.0t1XkA8pw9dMXTpOq";
+    let (composed, decomposed) = ("caf\u{e9}", "cafe\u{301}");
+    let site = Site::new().await;
+    let added = site.user(&["add", decomposed], "correct horse\n").ok();
+    assert_eq!(added, format!("added {composed}\n"));
+    for spelling in [composed, decomposed] {
+        site.refused(&["add", spelling], "correct horse\n", 1, "exists");
+    }
+    site.refused(&["add", "ann\u{200b}"], "correct horse\n", 2, "U+200B");
+    site.refused(&["add", "\u{feff}ann"], "correct horse\n", 2, "U+FEFF");
+    let changed = site.user(&["passwd", decomposed], "another horse\n").ok();
+    assert_eq!(changed, format!("changed {composed}\n"));
+    site.directory.write(
+        "twice",
+        &format!("{composed}x:{BCRYPT}\n{decomposed}x:{BCRYPT}\n"),
+    );
+    site.refused(&["import", "twice"], "", 2, "is in line 1 already");
+
+    // Stored before there was a form.
+    let mut config = Fixture::new().await.config;
+    config.key_prefix = site.settings[1].1.clone();
+    let store = Store::for_users(config).await.expect("connected");
+    for older in ["o\u{308}", "zero\u{200b}"] {
+        assert_eq!(store.add_user(&name(older), "1").await, Ok(true));
+    }
+    store.stop().await;
+    site.refused(&["add", "\u{f6}"], "correct horse\n", 1, "spelt o\\u{308}");
+    site.directory.write("same", &format!("\u{f6}:{BCRYPT}\n"));
+    for import in [&["import", "same"][..], &["import", "same", "--replace"]] {
+        site.refused(import, "", 1, "spelt o\\u{308}");
+    }
+    site.refused(&["delete", "zero"], "", 1, "no user zero");
+    for older in ["o\u{308}", "zero\u{200b}"] {
+        let changed = site.user(&["passwd", older], "another horse\n").ok();
+        assert_eq!(changed, format!("changed {older}\n"));
+        site.user(&["delete", older], "").ok();
+    }
+    assert_eq!(site.user(&["list"], "").ok(), format!("{composed}\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use super::{Source, assert_clean, code_lines, read, rust_in, sources};
 const KINDS: &[&str] = &[
     "alarm", "attempts", "due", "fence", "free", "guard", "idem", "layout", "meta", "pool",
     "pools", "records", "replicas", "reserved", "ticks", "turns", "users", "queue", "waiters",
-    "events", "wakes", "settings",
+    "events", "wakes", "settings", "known",
 ];
 
 fn check_key_names(source: &Source) -> Vec<String> {

@@ -170,6 +170,12 @@ fn sessions() -> Vec<Entry> {
                 Required::True,
                 json!({"username": "ann", "password": "correct horse battery staple"}),
             )
+            .describe(
+                "Name and password are the same in every Unicode spelling (RFC 8265). Failed logins are counted over \
+                 15 minutes: 10 of a user from an address, 20 of a user from addresses where that user has not \
+                 logged in for 30 days, 50 from an address of users who have not logged in there. After that \
+                 each login, right or wrong, is answered with 429 and Retry-After.",
+            )
             .answers::<SessionTokens>(200, "Its tokens.", tokens_example())
             .problems(&[
                 Slug::InvalidCredentials,

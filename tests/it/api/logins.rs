@@ -6,6 +6,7 @@ use fred::prelude::*;
 use fred::types::Value;
 use futures_util::future::join_all;
 use serde_json::json;
+use tokend::auth::attempts::LoginAttempt;
 use tokend::token::{Flow, PoolName};
 
 use super::ann::{PASSWORD, Tokens, name};
@@ -101,12 +102,12 @@ async fn a_name_that_nobody_has_is_counted_like_any_other() {
     // Refused before the work of a password, and so the fastest of them.
     let key = |user: &str| {
         let here = server.address.ip();
-        tokend::auth::user::AttemptKey::new(user, here)
+        LoginAttempt::new(user, here.into())
     };
     for user in ["nobody", "no:body"] {
         for _ in 0..10 {
             let failed = server.fixture.store.login_failed(&key(user)).await;
-            assert_eq!(failed.map(|it| it.retry_after_ms), Ok(None));
+            assert_eq!(failed.map(|it| it.refused), Ok(None));
         }
         server
             .try_login(user, "wrong")
@@ -160,6 +161,123 @@ async fn an_older_hash_is_replaced_at_the_next_login_and_the_session_stays() {
     assert!(server.is_valid(&tokens.access).await);
     server.refresh(&tokens.refresh).await;
     Tokens::of(&server.try_login("ann", "short").await);
+}
+
+#[tokio::test]
+async fn an_imported_password_of_72_bytes_or_more_stays_what_it_is() {
+    let server = Server::start().await;
+    let (ann, store) = (name("ann"), &server.fixture.store);
+    let long = "x".repeat(73);
+    let hash = bcrypt::hash(&long, 4).expect("hashed");
+    assert_eq!(store.add_user(&ann, &hash).await, Ok(true));
+    for typed in [&long, &long[..72], &long] {
+        Tokens::of(&server.try_login("ann", typed).await);
+    }
+    let wrong = server.try_login("ann", &long[..71]).await;
+    wrong.problem("invalid-credentials", 401);
+    let user = store.find_user(&ann).await.expect("found");
+    assert_eq!(user.expect("there").password_hash, hash);
+}
+
+#[tokio::test]
+async fn a_name_and_a_password_are_one_however_they_are_spelt() {
+    let server = Server::start().await;
+    let store = &server.fixture.store;
+    let (composed, decomposed) = ("caf\u{e9}", "cafe\u{301}");
+    // Over 72 bytes: the hash is not replaced, which takes long here.
+    let password = |spelling: &str| format!("{spelling} {PASSWORD}");
+    let hash = |spelling: &str| bcrypt::hash(password(spelling), 4).expect("hashed");
+    assert_eq!(
+        store.add_user(&name(composed), &hash(composed)).await,
+        Ok(true)
+    );
+    for user in [composed, decomposed, "\u{ff43}\u{ff41}\u{ff46}\u{e9}"] {
+        for typed in [composed, decomposed] {
+            let tokens = Tokens::of(&server.try_login(user, &password(typed)).await);
+            let told = server.validate(&tokens.access).await;
+            assert_eq!(told["claims"]["sub"], composed);
+        }
+    }
+    for user in ["cafe", "caf\u{e9}\u{200b}", "\u{feff}caf\u{e9}"] {
+        let answer = server.try_login(user, &password(composed)).await;
+        answer.problem("invalid-credentials", 401);
+    }
+    // Of before there was one form: as it was typed then.
+    assert_eq!(
+        store.add_user(&name(decomposed), &hash(decomposed)).await,
+        Ok(true)
+    );
+    let tokens = Tokens::of(&server.try_login(decomposed, &password(decomposed)).await);
+    let told = server.validate(&tokens.access).await;
+    assert_eq!(told["claims"]["sub"], decomposed);
+    Tokens::of(&server.try_login(composed, &password(composed)).await);
+    // Spellings share a count.
+    for user in [composed, decomposed].repeat(5) {
+        let answer = server.try_login(user, "wrong").await;
+        answer.problem("invalid-credentials", 401);
+    }
+    for user in [composed, decomposed] {
+        assert_rate_limited(&server.try_login(user, "wrong").await);
+    }
+}
+
+#[tokio::test]
+async fn guesses_from_many_addresses_are_limited_and_a_known_address_is_not() {
+    let server = behind_a_proxy().await;
+    let known = "198.51.100.7";
+    Tokens::of(&login_from(&server, known, "ann", PASSWORD).await);
+    let mut answered = 0;
+    for i in 0..30 {
+        let guess = login_from(&server, &format!("203.0.113.{i}"), "ann", "wrong").await;
+        answered += u64::from(guess.status == 401);
+    }
+    assert!(
+        (20..=22).contains(&answered),
+        "{answered} guesses were answered"
+    );
+    // The right password is answered as a wrong one would be.
+    for password in [PASSWORD, "wrong"] {
+        let refused = login_from(&server, "192.0.2.1", "ann", password).await;
+        refused.problem("rate-limited", 429);
+        assert_eq!(refused.header("ratelimit-limit"), Some("20"));
+        assert!((1..=45).contains(&refused.retry_after_s()));
+    }
+    Tokens::of(&login_from(&server, known, "ann", PASSWORD).await);
+    Tokens::of(&login_from(&server, "192.0.2.1", "bob", PASSWORD).await);
+    let metrics = server.get("/metrics").await.body;
+    let refused = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("tokend_login_refusals_total{limit=\"user\"} "));
+    let refused: u64 = refused.expect("counted").parse().expect("a number");
+    assert_eq!(refused, 30 - answered + 2);
+}
+
+#[tokio::test]
+async fn an_address_that_makes_names_up_is_limited_and_keeps_nobody_else_from_logging_in() {
+    let server = behind_a_proxy().await;
+    let (flooding, here) = ("198.51.100.7", "198.51.100.8");
+    let flood = (0..80).map(async |i| {
+        let mut statuses = Vec::new();
+        for n in 0..2 {
+            let user = format!("made up {i} {n}");
+            statuses.push(login_from(&server, flooding, &user, "wrong").await.status);
+        }
+        statuses
+    });
+    let logins = async {
+        for _ in 0..10 {
+            Tokens::of(&login_from(&server, here, "ann", PASSWORD).await);
+        }
+    };
+    let (statuses, ()) = tokio::join!(join_all(flood), logins);
+    let statuses = statuses.concat();
+    let answered = statuses.iter().filter(|status| **status == 401).count();
+    assert!(answered <= 55, "{answered} guesses were answered");
+    assert!(
+        statuses
+            .iter()
+            .all(|status| [401, 429, 503].contains(status))
+    );
 }
 
 #[tokio::test]

@@ -103,6 +103,42 @@ async fn the_log_has_a_json_line_for_each_request_and_never_a_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn failed_logins_are_logged_for_fail2ban_and_without_the_name() {
+    const RUNBOOKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATIONS.md");
+    let directory = Directory::new();
+    let namespace = new_namespace();
+    let secret = "x".repeat(32);
+    let settings = [
+        ("REDIS_URL", redis_url().await),
+        ("KEY_PREFIX", &namespace),
+        ("SHUTDOWN_DELAY", "0"),
+        ("REFRESH_TOKEN_SECRET", &secret),
+        ("JWT_SECRET", &secret),
+    ];
+    let mut service = Tokend::start(&directory, &settings).await;
+    // A password where the name goes.
+    let login = json!({"username": SECRET, "password": SECRET});
+    for status in [401; 10].into_iter().chain([429]) {
+        let answer = service.post("/auth/login", login.clone()).await;
+        assert_eq!(answer.0, status, "{}", answer.1);
+    }
+    service.process.stop("TERM").await;
+    let log = service.process.log();
+    assert!(!log.iter().any(|line| line.contains(SECRET)), "{log:#?}");
+    let runbooks = std::fs::read_to_string(RUNBOOKS).expect("the runbooks");
+    let filter = runbooks
+        .lines()
+        .find_map(|line| line.strip_prefix("failregex = "));
+    let filter = filter
+        .expect("a filter")
+        .replace("<ADDR>", "(?<address>[0-9a-f.:]+)");
+    let filter = regex::Regex::new(&filter).expect("a regular expression");
+    let found = log.iter().filter_map(|line| filter.captures(line));
+    let found: Vec<_> = found.map(|found| found["address"].to_owned()).collect();
+    assert_eq!(found, ["127.0.0.1"; 11]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_log_never_shows_a_temporary_token() {
     let directory = Directory::new();
     let namespace = new_namespace();
