@@ -42,7 +42,7 @@ pub const EQUAL: &[(&str, Say)] = &[
     ("REFRESH_TOKEN_SECRET", |_, flows| keys(sessions(flows).map(|it| it.refresh.ids()))),
     ("JWT_PRIVATE_KEY_FILE", |_, flows| keys(sessions(flows).map(|it| it.jwt.ids_of_files()))),
     ("JWT_SECRET", |_, flows| keys(sessions(flows).map(|it| it.jwt.ids_of_secrets()))),
-    ("JWT_RSA_ALGORITHM", |config, flows| sessions(flows).and_then(|_| value(&config.flows.jwt_rsa_algorithm.name()))),
+    ("JWT_RSA_ALGORITHM", |config, flows| sessions(flows).and_then(|_| value(&format!("{:?}", config.flows.jwt_rsa_algorithm).to_uppercase()))),
     // An access token of another issuer or audience is refused.
     ("PUBLIC_URL", |_, flows| sessions(flows).and_then(|_| value(&flows.public_url))),
     ("JWT_AUDIENCE", |config, flows| sessions(flows).and_then(|_| value(&config.flows.audience))),
