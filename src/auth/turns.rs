@@ -273,7 +273,10 @@ mod tests {
         for wait in &mut others {
             assert!(waits(wait));
         }
-        let told: Vec<_> = flood.iter_mut().map(|wait| wait.now_or_never()).collect();
+        let told: Vec<_> = flood
+            .iter_mut()
+            .map(futures_util::FutureExt::now_or_never)
+            .collect();
         let busy = told.iter().map(|told| matches!(told, Some(Err(Busy))));
         assert_eq!(busy.collect::<Vec<_>>(), [false, false, true, true]);
         // Lines of 2, 1 and 1: nobody is shortened for one who would have as long a line.

@@ -16,14 +16,14 @@ const PASSWORD_CHARS_MIN: usize = 8;
 pub(super) fn ask(name: &UserName) -> Result<String, Failure> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
-        return check(line(stdin.lock())?);
+        return check(&line(stdin.lock())?);
     }
     let prompt = |text: String| {
         let typed = rpassword::prompt_password(text);
         typed.map_err(|error| Failure::io("cannot read the password", &error))
     };
-    let password = check(prompt(format!("Password for {name}: "))?)?;
-    if check(prompt("The same again: ".to_owned())?).ok() != Some(password.clone()) {
+    let password = check(&prompt(format!("Password for {name}: "))?)?;
+    if check(&prompt("The same again: ".to_owned())?).ok() != Some(password.clone()) {
         return Err(Failure::usage("the two passwords differ"));
     }
     Ok(password)
@@ -61,13 +61,13 @@ fn prepare(password: &str) -> Result<String, Failure> {
     })
 }
 
-fn check(password: String) -> Result<String, Failure> {
+fn check(password: &str) -> Result<String, Failure> {
     if password.is_empty() {
         return Err(Failure::usage(
             "no password was given: type it, or pipe it in as one line",
         ));
     }
-    let password = prepare(&password)?;
+    let password = prepare(password)?;
     if password.chars().count() < PASSWORD_CHARS_MIN {
         return Err(Failure::usage(format!(
             "a password must have at least {PASSWORD_CHARS_MIN} characters"
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_password_is_taken_in_one_form_and_no_part_of_it_is_told() {
-        let taken = |text: &str| check(text.to_owned());
+        let taken = |text: &str| check(text);
         for typed in [
             "caf\u{e9} \u{e0} la carte",
             "cafe\u{301}\u{3000}a\u{300} la carte",
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_password_is_neither_short_nor_endless() {
-        let taken = |text: &str| line(text.as_bytes()).and_then(check).is_ok();
+        let taken = |text: &str| line(text.as_bytes()).and_then(|it| check(&it)).is_ok();
         assert!(taken("12345678") && taken("ääääääää"));
         assert!(taken(&"x".repeat(PASSWORD_BYTES_MAX)));
         assert!(taken(&format!("{}\r\n", "x".repeat(PASSWORD_BYTES_MAX))));

@@ -210,12 +210,8 @@ fn check_partition(partition: &Partition, now: u64) -> Vec<String> {
         if of_pool && !owned {
             wrong.push(format!("{name}: a leftover of a pool that is gone"));
         }
-        if [
-            "idem", "reserved", "alarm", "attempts", "known", "queue", "waiters",
-        ]
-        .contains(&kind)
-            && key.ttl_ms < 0
-        {
+        let mut expiring = "idem reserved alarm attempts known queue waiters".split(' ');
+        if expiring.any(|it| it == kind) && key.ttl_ms < 0 {
             wrong.push(format!("{name}: never leaves"));
         }
         if kind == "reserved" {
