@@ -19,6 +19,10 @@ use super::process::{self, Directory, Process};
 const CLIENTS: usize = 64;
 const MEASURED: Duration = Duration::from_secs(15);
 const TOKENS: u64 = 200_000;
+/// The same of a chosen length.
+const LONG_TOKENS: u64 = 20_000;
+/// Most bytes of tokens in one import: the body may have 1 MiB.
+const IMPORT_BYTES: usize = 900_000;
 const WAITERS: usize = 1_000;
 /// How long a waiter waits; what is measured of it is measured earlier.
 const WAITS_S: u64 = 20;
@@ -37,7 +41,10 @@ pub async fn drill() -> Report {
     let world = World::start(&scratch).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     report.figure("replica: resident, idle", mib(world.resident()));
-    memory_per_token(&world, &mut report).await;
+    memory_per_token(&world, None, TOKENS, &mut report).await;
+    for length in [256, 1_024, 4_096] {
+        memory_per_token(&world, Some(length), LONG_TOKENS, &mut report).await;
+    }
     memory_per_waiter(&world, &mut report).await;
     for (name, load) in [
         ("assign and unblock", Load::Cycle),
@@ -142,31 +149,49 @@ impl World {
             left -= count;
         }
     }
+
+    /// Adds so many tokens of so many bytes.
+    async fn import(&self, pool: &str, tokens: u64, length: usize) {
+        let path = format!("/v1/pools/{pool}/generate");
+        let values: Vec<_> = (0..tokens).map(|n| format!("{n:0length$}")).collect();
+        for part in values.chunks((IMPORT_BYTES / length).min(10_000)) {
+            let (status, _) = self.ask("POST", &path, &json!({ "tokens": part })).await;
+            assert_eq!(status, 201);
+        }
+    }
 }
 
-async fn memory_per_token(world: &World, report: &mut Report) {
+/// Of generated tokens, or of imported ones of that length.
+async fn memory_per_token(world: &World, length: Option<usize>, tokens: u64, report: &mut Report) {
+    let name = format!("many-{}", length.unwrap_or_default());
+    let path = format!("/v1/pools/{name}/assign");
+    world.pool(&name, 0).await;
     let empty = used_memory(&world.admin).await;
-    world.pool("many", TOKENS).await;
+    match length {
+        None => world.pool(&name, tokens).await,
+        Some(length) => world.import(&name, tokens, length).await,
+    }
     let free = used_memory(&world.admin).await;
-    let left = AtomicU64::new(TOKENS);
+    let left = AtomicU64::new(tokens);
     let clients = (0..CLIENTS).map(|client| {
-        let left = &left;
+        let (left, path) = (&left, &path);
         async move {
             let body = json!({"holder": format!("worker-{client}")});
             while left
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
                 .is_ok()
             {
-                let (status, _) = world.ask("POST", "/v1/pools/many/assign", &body).await;
+                let (status, _) = world.ask("POST", path, &body).await;
                 assert_eq!(status, 200);
             }
         }
     });
     futures_util::future::join_all(clients).await;
     let held = used_memory(&world.admin).await;
-    let each = |bytes: u64| bytes.saturating_sub(empty) / TOKENS;
+    let each = |bytes: u64| bytes.saturating_sub(empty) / tokens;
+    let length = length.unwrap_or(36);
     report.figure(
-        "Redis: bytes per free token, per held one (holder of 9 bytes)",
+        &format!("Redis: bytes per free token of {length} bytes, per held one (holder of 9 bytes)"),
         format!("{}, {}", each(free), each(held)),
     );
 }

@@ -588,7 +588,11 @@ fn value(number: u8) -> TokenValue {
 
 /// As an import gives it: some in another form than NFC.
 fn new_value(number: u8) -> NewToken {
-    let letter = if number % 3 == 0 { "e\u{301}" } else { "v" };
+    let letter = if number.is_multiple_of(3) {
+        "e\u{301}"
+    } else {
+        "v"
+    };
     new_token(&format!("{letter}{number}"))
 }
 
