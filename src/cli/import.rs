@@ -219,6 +219,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::TOKEN_BYTES_MAX;
 
     fn text(bytes: &[u8]) -> Text {
         Text::of(bytes).expect("not UTF-16")
@@ -226,17 +227,20 @@ mod tests {
 
     #[test]
     fn lines_that_begin_with_a_number_sign_are_tokens_unless_comments_are_skipped() {
-        let text = text(b"\xef\xbb\xbf# seats\r\n\r\nseat-1\r\n  # more\nseat-2 # 2");
+        let text = text(b"\xef\xbb\xbf# seats\r\n\r\nseat-1\r\n# more\nseat-2 # 2");
         let tokens = |skip_comments| {
             let tokens = parse(&text, skip_comments).expect("valid");
             tokens.len()
         };
         assert_eq!((tokens(true), tokens(false)), (2, 4));
+        let indented = self::text(b"  # seats\nseat-1");
+        assert_eq!(parse(&indented, true).map(|tokens| tokens.len()), Ok(1));
+        assert!(parse(&indented, false).is_err());
     }
 
     #[test]
     fn every_bad_line_is_named_by_its_number_and_never_quoted() {
-        let long = "s".repeat(257);
+        let long = "s".repeat(TOKEN_BYTES_MAX + 1);
         let mut bytes = format!("good\n{long}\n\nbad\ttab\n").into_bytes();
         bytes.extend(b"\xff\xfe\n");
         let bad = parse(&text(&bytes), false).expect_err("three bad lines");

@@ -28,6 +28,7 @@ const ACCESS_TOKEN_S_MAX: u64 = 24 * 3_600;
 const ROTATION_RETRY_S: std::ops::RangeInclusive<u64> = 10..=600;
 const MINUTES_MAX: u64 = 30 * 24 * 60;
 const DAYS_30_S: u64 = 30 * 24 * 3_600;
+const NO_ORIGINS: CorsOrigins = CorsOrigins::Only(Vec::new());
 /// Most characters of a title or a description: they are part of every page.
 const TITLE_CHARS_MAX: usize = 2_000;
 
@@ -181,13 +182,13 @@ impl FlowSettings {
                 "ROTATION_RETRY",
                 env.rotation_retry.clone(),
                 ROTATION_RETRY_DEFAULT,
-                |text| whole(text, *ROTATION_RETRY_S.start(), *ROTATION_RETRY_S.end()).map(Duration::from_secs),
+                rotation_retry,
             ),
             introspect_kinds: read.take(
                 "INTROSPECT_KINDS",
                 env.introspect_kinds.clone(),
                 BTreeSet::from([Kind::Access, Kind::Unified]),
-                |text| Kind::parse_list(text).map_err(|invalid| invalid.0),
+                introspect_kinds,
             ),
             trusted_proxies: read.hidden(
                 "TRUSTED_PROXIES",
@@ -203,12 +204,7 @@ impl FlowSettings {
                 line,
             ),
             passwords_at_once,
-            cors_origins: read.hidden(
-                "CORS_ORIGINS",
-                env.cors_origins.clone(),
-                CorsOrigins::Only(Vec::new()),
-                cors_origins,
-            ),
+            cors_origins: read.hidden("CORS_ORIGINS", env.cors_origins.clone(), NO_ORIGINS, cors_origins),
         }
     }
 }
@@ -298,6 +294,15 @@ fn line(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+fn rotation_retry(text: &str) -> Result<Duration, String> {
+    let (min, max) = ROTATION_RETRY_S.into_inner();
+    whole(text, min, max).map(Duration::from_secs)
+}
+
+fn introspect_kinds(text: &str) -> Result<BTreeSet<Kind>, String> {
+    Kind::parse_list(text).map_err(|Invalid(why)| why)
 }
 
 /// Other services compare it byte by byte, so it must look like what it is.
