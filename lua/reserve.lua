@@ -26,9 +26,10 @@ local function reserve(p, id, ms, wanted, tokens)
   if asked > 0 then
     if redis.call('HLEN', p.reserved) >= RESERVATIONS_MAX then return {'again'} end
     p.holds[id], p.held_back = asked, p.held_back + asked
-    redis.call('HSET', p.reserved, id, int(now + ms) .. ' ' .. asked)
-    local lives = redis.call('PTTL', p.reserved) -- as long as the last of them
-    if lives < ms then redis.call('PEXPIRE', p.reserved, ms + 1) end
+    local ends = now + ms
+    redis.call('HSET', p.reserved, id, int(ends) .. ' ' .. asked)
+    -- As long as the last of them. A time from now on would count from the start of the script, before `now`.
+    if redis.call('PEXPIRETIME', p.reserved) <= ends then redis.call('PEXPIREAT', p.reserved, int(ends + 1)) end
   end
   return {'reserved', asked, others, existing}
 end

@@ -101,7 +101,7 @@ impl Config {
             match value.into_string() {
                 Ok(value) => drop(environment.insert(name, value)),
                 Err(_) if known.contains(&name) => {
-                    mistakes.push(Mistake::hidden(&name, "must be UTF-8 text".to_owned()));
+                    mistakes.push(Mistake::new(&name, "must be UTF-8 text".to_owned()));
                 }
                 Err(_) => {}
             }
@@ -122,7 +122,7 @@ impl Config {
         mistakes.extend(near.mistakes);
         let mut warnings = near.warnings;
         warnings.extend(file.passed_over.iter().map(|line| {
-            format!(".env, line {line}: passed over, it can't be read and is not about tokend")
+            format!(".env, line {line}: ignored: it cannot be read and sets no variable of tokend")
         }));
         match Self::from_vars(vars) {
             Ok(config) if mistakes.is_empty() => Ok(Self { warnings, ..config }),
@@ -164,13 +164,13 @@ impl Config {
                 LogFilter::parse,
             ),
             log_format: read.take("LOG_FORMAT", env.log_format, Format::Auto, Format::parse),
-            host: read.hidden("HOST", env.host, "127.0.0.1".to_owned(), host),
+            host: read.take("HOST", env.host, "127.0.0.1".to_owned(), host),
             port: read.take("PORT", env.port, 3000, |text| whole(text, 0, u16::MAX)),
-            data_dir: read.hidden("DATA_DIR", env.data_dir, "./data".into(), path),
+            data_dir: read.take("DATA_DIR", env.data_dir, "./data".into(), path),
             partitions: read.take("PARTITIONS", env.partitions, 16, |text| {
                 whole(text, 1, PARTITIONS_MAX)
             }),
-            key_prefix: read.hidden(
+            key_prefix: read.take(
                 "KEY_PREFIX",
                 env.key_prefix,
                 "tokend".to_owned(),

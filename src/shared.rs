@@ -27,22 +27,30 @@ pub const EQUAL: &[(&str, Say)] = &[
     // The flows' policies likewise.
     ("TOKEN_TTL_MINUTES", |config, _| value(&(config.flows.limits.temporary.lifetime_ms / 60_000))),
     ("TEMPORARY_MAX", |config, _| value(&config.flows.limits.temporary.max)),
-    ("ONE_TIME_LIFETIME", |config, _| duration(config.flows.limits.one_time.lifetime_ms)),
-    ("ONE_TIME_MAX", |config, _| value(&config.flows.limits.one_time.max)),
+    ("ONE_TIME_LIFETIME", |config, flows| {
+        one_time(flows)?;
+        duration(config.flows.limits.one_time.lifetime_ms)
+    }),
+    ("ONE_TIME_MAX", |config, flows| one_time(flows).and_then(|_| value(&config.flows.limits.one_time.max))),
     ("UNIFIED_MAX", |config, _| value(&config.flows.limits.unified.max)),
-    ("SESSION_LIFETIME", |config, _| seconds(config.flows.limits.session.lifetime_ms)),
-    ("SESSION_MAX", |config, _| value(&config.flows.limits.session.max)),
+    ("SESSION_LIFETIME", |config, flows| {
+        sessions(flows)?;
+        seconds(config.flows.limits.session.lifetime_ms)
+    }),
+    ("SESSION_MAX", |config, flows| sessions(flows).and_then(|_| value(&config.flows.limits.session.max))),
     ("ACCESS_TOKEN_LIFETIME", |config, flows| {
         sessions(flows)?;
         value(&config.flows.access_token_lifetime.as_secs())
     }),
-    ("ROTATION_RETRY", |config, _| value(&config.flows.rotation_retry.as_secs())),
+    ("ROTATION_RETRY", |config, flows| {
+        one_time(flows).map(drop).or(sessions(flows).map(drop))?;
+        value(&config.flows.rotation_retry.as_secs())
+    }),
     // What one replica signs, each other one must verify, or a logout there does nothing.
-    ("SECRET_KEY", |_, flows| keys(flows.one_time.as_ref().ok().map(Keys::ids))),
+    ("SECRET_KEY", |_, flows| keys(one_time(flows).map(Keys::ids))),
     ("REFRESH_TOKEN_SECRET", |_, flows| keys(sessions(flows).map(|it| it.refresh.ids()))),
     ("JWT_PRIVATE_KEY_FILE", |_, flows| keys(sessions(flows).map(|it| it.jwt.ids_of_files()))),
     ("JWT_SECRET", |_, flows| keys(sessions(flows).map(|it| it.jwt.ids_of_secrets()))),
-    ("JWT_RSA_ALGORITHM", |config, flows| sessions(flows).and_then(|_| value(&format!("{:?}", config.flows.jwt_rsa_algorithm).to_uppercase()))),
     // An access token of another issuer or audience is refused.
     ("PUBLIC_URL", |_, flows| sessions(flows).and_then(|_| value(&flows.public_url))),
     ("JWT_AUDIENCE", |config, flows| sessions(flows).and_then(|_| value(&config.flows.audience))),
@@ -54,7 +62,7 @@ pub const EQUAL: &[(&str, Say)] = &[
     }),
     // All count failed logins in one place: by the same address.
     ("TRUSTED_PROXIES", |config, _| list(&config.flows.trusted_proxies)),
-    // What is acknowledged has survived the same, whoever says so.
+    // An acknowledged change has survived the same on each replica.
     ("DURABILITY", |config, _| value(&match config.durability {
         Durability::Memory => "memory",
         Durability::Replicated { .. } => "replicated",
@@ -76,6 +84,7 @@ pub const MAY_DIFFER: &[(&str, &[&str])] = &[
     ]),
     ("the wait for replicas depends on where this one runs; what they confirm does not", &["WAIT_TIMEOUT_MS"]),
     ("where it listens, and how fast it works", &["HOST", "PORT", "WORKERS", "SHUTDOWN_DELAY"]),
+    ("an RSA key verifies by both algorithms", &["JWT_RSA_ALGORITHM"]),
     ("what its log says", &["LOG_LEVEL", "LOG_FORMAT"]),
     ("a look at the data by one replica is enough", &["DUMP"]),
     ("words on pages for people", &["APP_TITLE", "APP_DESCRIPTION"]),
@@ -111,6 +120,10 @@ fn settings(config: &Config, flows: &Flows) -> Settings {
 pub fn replica_name(port: u16) -> String {
     let machine = rustix::system::uname();
     format!("{}:{port}", machine.nodename().to_string_lossy())
+}
+
+fn one_time(flows: &Flows) -> Option<&Keys> {
+    flows.one_time.as_ref().ok()
 }
 
 fn sessions(flows: &Flows) -> Option<&Sessions> {
@@ -169,7 +182,6 @@ mod tests {
         ("SECRET_KEY", "another-secret-of-thirty-two-bytes"),
         ("REFRESH_TOKEN_SECRET", "another-secret-of-thirty-two-bytes"),
         ("JWT_SECRET", "another-secret-of-thirty-two-bytes"),
-        ("JWT_RSA_ALGORITHM", "PS256"),
         ("PUBLIC_URL", "https://b.example"),
         ("JWT_AUDIENCE", "b"),
         ("INTROSPECT_KINDS", "access"),
@@ -226,9 +238,17 @@ mod tests {
     }
 
     #[test]
-    fn what_only_sessions_use_may_differ_where_there_are_none() {
+    fn what_a_flow_uses_may_differ_where_it_is_off() {
         let one = said(&[("PUBLIC_URL", "https://a.example")]);
-        let other = said(&[("PUBLIC_URL", "https://b.example"), ("JWT_AUDIENCE", "b")]);
+        let other = said(&[
+            ("PUBLIC_URL", "https://b.example"),
+            ("JWT_AUDIENCE", "b"),
+            ("ROTATION_RETRY", "61"),
+            ("ONE_TIME_LIFETIME", "90min"),
+            ("ONE_TIME_MAX", "7"),
+            ("SESSION_LIFETIME", "61"),
+            ("SESSION_MAX", "7"),
+        ]);
         assert_eq!(differing(&one, &other), Vec::<String>::new());
         let on = said(BASE);
         let keys = ["JWT_SECRET", "REFRESH_TOKEN_SECRET", "SECRET_KEY"];

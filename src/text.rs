@@ -19,7 +19,7 @@ impl Text {
     /// The file, or stdin for `-`.
     ///
     /// # Errors
-    /// When it can't be read, is larger than `bytes_max`, or is UTF-16.
+    /// When it can't be read, is larger than `bytes_max`, is UTF-16 or has NUL bytes.
     pub fn read(path: &Path, bytes_max: u64) -> Result<Self> {
         if path.as_os_str() == "-" {
             return Self::take(std::io::stdin().lock(), bytes_max);
@@ -44,10 +44,15 @@ impl Text {
     }
 
     /// # Errors
-    /// When it is UTF-16.
+    /// When it is UTF-16 or has NUL bytes.
     pub fn of(bytes: &[u8]) -> Result<Self> {
         if UTF_16_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
             return Err(invalid("it is UTF-16 text: save it as UTF-8"));
+        }
+        if bytes.contains(&0) {
+            return Err(invalid(
+                "it has NUL bytes, as UTF-16 text has: save it as UTF-8",
+            ));
         }
         let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         Ok(Self(bytes.to_vec()))
@@ -64,6 +69,11 @@ impl Text {
         }
         let text = String::from_utf8_lossy(&self.0); // nothing is lost: each line was UTF-8
         Ok(text.replace("\r\n", "\n"))
+    }
+
+    /// All of it, every line ended by LF, with a replacement character where it is not UTF-8.
+    pub fn lossy(self) -> String {
+        String::from_utf8_lossy(&self.0).replace("\r\n", "\n")
     }
 
     /// The one line of a file that holds a single value, without the line ends behind it.
@@ -189,6 +199,7 @@ mod tests {
             (b"hush\n\xff", "line 2 is not UTF-8"),
             (b"\xff\xfeh\0", "save it as UTF-8"),
             (b"\xfe\xff\0h", "save it as UTF-8"),
+            (b"h\0u\0s\0h\0", "save it as UTF-8"),
         ] {
             let told = value(bytes).expect_err(why);
             assert!(told.contains(why) && !told.contains("hush"), "{told}");

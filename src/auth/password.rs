@@ -1,7 +1,7 @@
 //! Passwords: hashed with Argon2id, verified off the async threads, a bounded number at once.
 //!
 //! Verifying is slow on purpose, so a flood of logins would choke on it first: the queue is bounded, shared fairly
-//! between client addresses ([`super::turns`]), and a login that finds it full fails at once. An unknown user costs the
+//! between client addresses (`turns`), and a login that finds it full fails at once. An unknown user costs the
 //! same work as a known one.
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,9 @@
 //! Users and their names.
 
+use std::collections::HashSet;
 use std::fmt;
+
+use icu_normalizer::DecomposingNormalizerBorrowed;
 
 use super::precis;
 use crate::token::Invalid;
@@ -49,12 +52,18 @@ impl UserName {
     }
 
     /// The names under which a user who types this may be stored: just this one, which may be older than the
-    /// form, then the form.
+    /// form, then the form, then the form decomposed (NFD), as some systems typed older names.
     #[must_use]
     pub fn spellings(typed: &str) -> Vec<Self> {
         let mut names: Vec<_> = Self::parse(typed).into_iter().collect();
-        names.extend(Self::prepare(typed));
-        names.dedup();
+        if let Ok(form) = Self::prepare(typed) {
+            let decomposed = DecomposingNormalizerBorrowed::new_nfd().normalize(form.as_str());
+            let decomposed = Self::parse(&decomposed);
+            names.push(form);
+            names.extend(decomposed);
+        }
+        let mut seen = HashSet::new();
+        names.retain(|name| seen.insert(name.0.clone()));
         names
     }
 
@@ -168,6 +177,7 @@ mod tests {
         };
         assert_eq!(spellings("ann"), ["ann"]);
         assert_eq!(spellings("e\u{301}"), ["e\u{301}", "\u{e9}"]);
+        assert_eq!(spellings("\u{e9}"), ["\u{e9}", "e\u{301}"]);
         assert_eq!(spellings("a\u{200b}"), ["a\u{200b}"]);
         assert_eq!(spellings("a:b"), [""; 0]);
     }

@@ -103,6 +103,15 @@ impl CallError {
         }
     }
 
+    /// Whether this answer to a keep-alive or unblock means that the caller's lease is lost. Everything else may pass.
+    #[must_use]
+    pub fn says_lost(&self) -> bool {
+        matches!(
+            self.slug(),
+            Some(slug::LEASE_LOST | slug::NOT_HELD | slug::TOKEN_NOT_FOUND | slug::POOL_NOT_FOUND)
+        )
+    }
+
     /// The exit code, by the table in `--help`.
     #[must_use]
     pub fn exit_code(&self) -> u8 {

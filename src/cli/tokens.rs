@@ -116,7 +116,15 @@ pub async fn keep_alive(
     };
     let answer = client
         .keep_alive(&args.pool.name, &request, client::REQUEST_TIMEOUT)
-        .await?;
+        .await
+        .map_err(|error| Failure {
+            code: if error.says_lost() {
+                EXIT_LEASE_LOST
+            } else {
+                error.exit_code()
+            },
+            ..error.into()
+        })?;
     output.answer(&answer, show_state)?;
     match answer.value.lease() {
         Some(_) => Ok(()),

@@ -36,12 +36,11 @@ pub(super) fn read(
     is_ours: impl Fn(&str) -> bool,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Dotenv {
-    let text = Text::read_file(&directory.join(".env"), FILE_BYTES_MAX).and_then(Text::whole);
-    match text {
-        Ok(text) => parse(&text, is_ours, environment),
+    match Text::read_file(&directory.join(".env"), FILE_BYTES_MAX) {
+        Ok(text) => parse(&text.lossy(), is_ours, environment),
         Err(error) if error.kind() == ErrorKind::NotFound => Dotenv::default(),
         Err(error) => Dotenv {
-            mistakes: vec![Mistake::hidden(
+            mistakes: vec![Mistake::new(
                 ".env",
                 format!("must be a readable text file: {error}"),
             )],
@@ -84,7 +83,10 @@ pub(crate) fn parse(
             }
         };
         let look_up = |name: &str| environment(name).or_else(|| read.variables.get(name).cloned());
-        match value_of(value, &mut lines, &is_ours, look_up) {
+        match value_of(value, &mut lines, look_up) {
+            Ok(value) if is_ours(name) && value.contains(char::REPLACEMENT_CHARACTER) => {
+                read.refuse(number, name, "must be UTF-8 text");
+            }
             Ok(value) => drop(read.variables.insert(name.to_owned(), value)),
             Err(why) if is_ours(name) => read.refuse(number, name, &why),
             Err(_) => read.passed_over.push(number),
@@ -97,7 +99,7 @@ impl Dotenv {
     fn refuse(&mut self, number: usize, name: &str, why: &str) {
         let place = format!(".env, line {number}: {name}");
         let why = format!("{why} (the line is not shown, it may hold a secret)");
-        self.mistakes.push(Mistake::hidden(&place, why));
+        self.mistakes.push(Mistake::new(&place, why));
     }
 }
 
@@ -144,12 +146,11 @@ fn assignment(line: &str) -> Result<Option<(&str, &str)>, &str> {
     }
 }
 
-/// What a value means. One in quotes may go on in the next lines, but not past a line that assigns one of our
-/// variables: then its quote is not closed.
+/// What a value means. One in quotes may go on in the next lines. If more than a comment follows its closing quote
+/// there, the quote was forgotten, and the value ends with its line.
 fn value_of(
     line: &str,
     lines: &mut Lines<'_>,
-    is_ours: &impl Fn(&str) -> bool,
     look_up: impl Fn(&str) -> Option<String>,
 ) -> Result<String, String> {
     let value = line.trim_start_matches(is_blank);
@@ -165,25 +166,27 @@ fn value_of(
         if let Some(end) = closing(&text, quote) {
             break end;
         }
-        let next = ahead
-            .next()
-            .filter(|line| match assignment(line.trim_start()) {
-                Ok(Some((name, _))) => !is_ours(name),
-                _ => true,
-            });
-        let next = next.ok_or_else(|| format!("begins with {quote} and has no closing {quote}"))?;
+        let next = ahead.next().ok_or_else(|| open_quote(quote))?;
         text.push('\n');
         text.push_str(next);
     };
-    *lines = ahead;
     let behind = text[end + 1..].trim_start();
     if !behind.is_empty() && !behind.starts_with('#') {
-        return Err(format!("has text behind the closing {quote}"));
+        let one_line = ahead.number == lines.number;
+        return Err(match one_line {
+            true => format!("has text behind the closing {quote}"),
+            false => open_quote(quote),
+        });
     }
+    *lines = ahead;
     if quote == '\'' {
         return Ok(text[..end].replace("\\'", "'"));
     }
     expand(&unescape(&text[..end]), look_up)
+}
+
+fn open_quote(quote: char) -> String {
+    format!("begins with {quote} and has no closing {quote}")
 }
 
 /// Where the quote is that is not escaped.

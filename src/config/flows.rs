@@ -49,7 +49,7 @@ impl Secrets {
         let secrets = each(text, |it| long(it).then(|| it.as_bytes().to_vec()));
         secrets.map(Self).map_err(|item| {
             format!(
-                "must be at least {SECRET_BYTES_MIN} bytes (several separated by commas, each as long), item {item} is not: openssl rand -base64 48"
+                "must be at least {SECRET_BYTES_MIN} bytes, as `openssl rand -base64 48` prints (several separated by commas, each as long): item {item} has fewer"
             )
         })
     }
@@ -76,7 +76,7 @@ impl KeyFiles {
         }
         let paths = each(text, |part| path(part).ok().filter(|_| !part.is_empty()));
         paths.map(Self).map_err(|item| {
-            format!("must be paths of PEM files, separated by commas: item {item} is none")
+            format!("must be paths of PEM files, separated by commas: item {item} is not a path")
         })
     }
 }
@@ -151,7 +151,7 @@ impl FlowSettings {
                 &env.refresh_token_secret_file,
             ),
             jwt_secrets: secrets(read, "JWT_SECRET", &env.jwt_secret, &env.jwt_secret_file),
-            jwt_key_files: read.hidden(
+            jwt_key_files: read.take(
                 "JWT_PRIVATE_KEY_FILE",
                 env.jwt_private_key_file.clone(),
                 KeyFiles::default(),
@@ -163,10 +163,10 @@ impl FlowSettings {
                 RsaAlgorithm::Rs256,
                 rsa_algorithm,
             ),
-            public_url: read.hidden("PUBLIC_URL", env.public_url.clone(), None, |text| {
+            public_url: read.take("PUBLIC_URL", env.public_url.clone(), None, |text| {
                 public_url(text).map(Some)
             }),
-            audience: read.hidden(
+            audience: read.take(
                 "JWT_AUDIENCE",
                 env.jwt_audience.clone(),
                 "tokend".to_owned(),
@@ -190,21 +190,21 @@ impl FlowSettings {
                 BTreeSet::from([Kind::Access, Kind::Unified]),
                 introspect_kinds,
             ),
-            trusted_proxies: read.hidden(
+            trusted_proxies: read.take(
                 "TRUSTED_PROXIES",
                 env.trusted_proxies.clone(),
                 Vec::new(),
                 networks,
             ),
-            title: read.hidden("APP_TITLE", env.app_title.clone(), "tokend".to_owned(), line),
-            description: read.hidden(
+            title: read.take("APP_TITLE", env.app_title.clone(), "tokend".to_owned(), line),
+            description: read.take(
                 "APP_DESCRIPTION",
                 env.app_description.clone(),
                 "Hands out tokens over HTTP, each to at most one holder at a time, and takes them back.".to_owned(),
                 line,
             ),
             passwords_at_once,
-            cors_origins: read.hidden("CORS_ORIGINS", env.cors_origins.clone(), NO_ORIGINS, cors_origins),
+            cors_origins: read.take("CORS_ORIGINS", env.cors_origins.clone(), NO_ORIGINS, cors_origins),
         }
     }
 }
@@ -220,7 +220,7 @@ fn secrets(
 }
 
 fn rsa_algorithm(text: &str) -> Result<RsaAlgorithm, String> {
-    match text {
+    match text.to_ascii_uppercase().as_str() {
         "RS256" => Ok(RsaAlgorithm::Rs256),
         "PS256" => Ok(RsaAlgorithm::Ps256),
         _ => Err("must be RS256 or PS256".to_owned()),
@@ -326,7 +326,7 @@ fn public_url(text: &str) -> Result<String, String> {
     match parsed {
         Some(_) => Ok(bare.to_owned()),
         None => Err(
-            "must be a URL such as https://tokens.example.com, without query and fragment"
+            "must be a URL such as https://tokens.example.com, without user, password, query and fragment"
                 .to_owned(),
         ),
     }
@@ -356,7 +356,7 @@ fn cors_origins(text: &str) -> Result<CorsOrigins, String> {
     };
     each(text, origin).map(CorsOrigins::Only).map_err(|item| {
         format!(
-            "must be * or origins such as https://app.example.com,http://localhost:8080: item {item} is none"
+            "must be * or origins such as https://app.example.com,http://localhost:8080: item {item} is not an origin (in lower case, without path and default port)"
         )
     })
 }

@@ -1,16 +1,13 @@
 //! What can be wrong with the settings, and the reader that collects it.
 //!
-//! A rejected value is repeated only if it is short and its variable holds a number, a duration or a word of a fixed
-//! set. All others may hold a secret or a URL by design or by a slip: for these the message has the name, the place and
-//! the rule.
+//! No message repeats a rejected value: any variable may hold a secret or a URL, by design or by a slip. It has the name,
+//! the place and the rule.
 
 use std::fmt;
 use std::path::Path;
 
 use crate::text::Text;
 
-/// Longest value that is repeated. A secret of ours is longer.
-const GIVEN_CHARS_MAX: usize = 20;
 /// Most bytes of a file that holds the value of a variable.
 const VALUE_BYTES_MAX: u64 = 64 * 1_024;
 /// Free texts, which may begin and end with a quote.
@@ -21,18 +18,14 @@ const TEXTS: [&str; 2] = ["APP_TITLE", "APP_DESCRIPTION"];
 pub struct Mistake {
     /// The variable, or the place in `.env`.
     pub variable: String,
-    /// What was given; `None` if it may be a secret or a URL, or is long.
-    pub given: Option<String>,
     /// What it would accept, as a sentence's end: "must be …".
     pub expected: String,
 }
 
 impl Mistake {
-    /// One whose value is not repeated.
-    pub(super) fn hidden(variable: &str, expected: String) -> Self {
+    pub(super) fn new(variable: &str, expected: String) -> Self {
         Self {
             variable: variable.to_owned(),
-            given: None,
             expected,
         }
     }
@@ -40,11 +33,7 @@ impl Mistake {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.variable)?;
-        if let Some(given) = &self.given {
-            write!(f, "={given:?}")?;
-        }
-        write!(f, " {}", self.expected)
+        write!(f, "{} {}", self.variable, self.expected)
     }
 }
 
@@ -70,26 +59,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// A number, a duration or a word of a fixed set: a short value that is rejected is repeated.
+    /// The value of a variable, or its default if none is given.
     pub fn take<T>(
-        &mut self,
-        variable: &str,
-        given: Option<String>,
-        default: T,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> T {
-        let shown = given.clone();
-        let shown = shown.filter(|it| it.chars().count() <= GIVEN_CHARS_MAX);
-        let before = self.mistakes.len();
-        let value = self.hidden(variable, given, default, parse);
-        if let Some(mistake) = self.mistakes.get_mut(before) {
-            mistake.given = shown;
-        }
-        value
-    }
-
-    /// Anything else: a value that is rejected is not repeated.
-    pub fn hidden<T>(
         &mut self,
         variable: &str,
         given: Option<String>,
@@ -109,18 +80,18 @@ impl Reader {
             _ => parse(given),
         };
         parsed.unwrap_or_else(|expected| {
-            self.mistakes.push(Mistake::hidden(variable, expected));
+            self.mistakes.push(Mistake::new(variable, expected));
             default
         })
     }
 
-    /// As `hidden`, for a value without a default.
+    /// As `take`, for a value without a default.
     pub fn secret<T>(
         &mut self,
         (variable, given): (String, Option<String>),
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        self.hidden(&variable, given, None, |text| parse(text).map(Some))
+        self.take(&variable, given, None, |text| parse(text).map(Some))
     }
 
     /// The value of a variable, or the content of the file that `NAME_FILE` names, with the name of the variable that
@@ -140,7 +111,7 @@ impl Reader {
         if value.is_some() {
             let why = "are both set: remove one of them";
             let both = format!("{variable} and {by_file}");
-            self.mistakes.push(Mistake::hidden(&both, why.to_owned()));
+            self.mistakes.push(Mistake::new(&both, why.to_owned()));
             return (by_file, None);
         }
         let read = |path: &str| {
@@ -149,7 +120,7 @@ impl Reader {
                 format!("must be the path of a text file with the value of {variable}: {error}")
             })
         };
-        let value = self.hidden(&by_file, Some(path.clone()), None, read);
+        let value = self.take(&by_file, Some(path.clone()), None, read);
         (format!("{by_file} (its content)"), value)
     }
 }

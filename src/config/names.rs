@@ -25,6 +25,22 @@ const ALIASES: [(&str, &str); 3] = [
     ("JWT_PRIVATE_KEY", "JWT_PRIVATE_KEY_FILE"),
     ("JWT_PRIVATE_KEY_PATH", "JWT_PRIVATE_KEY_FILE"),
 ];
+/// Names by which other programs know a Redis. They stop nothing: one `.env` may serve a whole stack.
+const HINTS: [(&str, &str); 7] = [
+    ("REDIS_ADDR", "REDIS_URL"),
+    ("REDIS_DSN", "REDIS_URL"),
+    ("REDIS_HOST", "REDIS_URL"),
+    ("REDIS_PASSWORD", "REDIS_URL"),
+    ("REDIS_PASSWORD_FILE", "REDIS_URL"),
+    ("REDIS_TLS_URL", "REDIS_URL"),
+    ("TRUSTED_PROXY", "TRUSTED_PROXIES"),
+];
+/// Where another variable says that the first one is not wanted: its near miss is a warning.
+const INSTEAD: [(&str, &str); 3] = [
+    ("REDIS_URL", "DATA_DIR"),
+    ("JWT_PRIVATE_KEY_FILE", "JWT_SECRET"),
+    ("JWT_SECRET", "JWT_PRIVATE_KEY_FILE"),
+];
 /// Shorter names have too many neighbours: `HOST` and `POST`, `PORT` and `SORT`.
 const NEIGHBOURS_CHARS_MIN: usize = 8;
 /// A prefix that is not needed, and the variables of ours that have it, which other commands read.
@@ -57,14 +73,21 @@ pub(super) fn near_misses<'a>(
         // The form with _FILE gives the variable too.
         let bare = meant.strip_suffix(FILE).filter(|it| known.contains(*it));
         let bare = bare.unwrap_or(meant);
-        let missing = !is_given(bare) && !is_given(&format!("{bare}{FILE}")) && !is_given(meant);
+        let given = |name: &str| is_given(name) || is_given(&format!("{name}{FILE}"));
+        let missing = !given(bare) && !is_given(meant);
+        let hint = HINTS.iter().any(|(hint, _)| *hint == name);
+        if hint && !missing {
+            continue;
+        }
+        let mut others = INSTEAD.iter().filter(|(of, _)| *of == bare);
+        let wanted = missing && !hint && !others.any(|(_, other)| given(other));
         let why = if name.strip_suffix(FILE) == Some(meant) {
             format!("is not read: {meant} has no form with {FILE}, set {meant} itself")
         } else {
-            format!("is not read: it looks like {meant}, which is the right spelling")
+            format!("is not read: write {meant} instead")
         };
-        if missing && GRAVE.contains(&bare) {
-            found.mistakes.push(Mistake::hidden(
+        if wanted && GRAVE.contains(&bare) {
+            found.mistakes.push(Mistake::new(
                 name,
                 format!("{why}; if it is another program's, keep it out of tokend's environment"),
             ));
@@ -83,7 +106,8 @@ fn is_service_link(name: &str, value: &str) -> bool {
 /// The variable of ours that a name was meant to be.
 fn meant<'a>(name: &str, known: &'a BTreeSet<String>) -> Option<&'a str> {
     let plain = plain(name);
-    let alias = ALIASES.iter().find(|(alias, _)| *alias == plain);
+    let mut aliases = ALIASES.iter().chain(&HINTS);
+    let alias = aliases.find(|(alias, _)| *alias == plain);
     let ours = |name: &str| known.get(name).map(String::as_str);
     alias
         .and_then(|(_, meant)| ours(meant))
@@ -121,6 +145,27 @@ mod tests {
             &variable_names(),
             &given.collect(),
         )
+    }
+
+    #[test]
+    fn a_name_by_which_others_know_a_redis_is_a_warning_where_ours_is_missing() {
+        for (name, right, given) in [
+            ("REDIS_HOST", "REDIS_URL", None),
+            ("REDIS_PASSWORD_FILE", "REDIS_URL", None),
+            ("TRUSTED_PROXY", "TRUSTED_PROXIES", None),
+            ("REDIS_URI", "REDIS_URL", Some(("DATA_DIR", "/data"))),
+            (
+                "JWT_PRIVATE_KEY",
+                "JWT_PRIVATE_KEY_FILE",
+                Some(("JWT_SECRET", "s")),
+            ),
+        ] {
+            let found = found(name, "hush", given.as_slice());
+            assert!(found.mistakes.is_empty(), "{name}: {found:?}");
+            assert!(found.warnings[0].contains(right), "{name}: {found:?}");
+        }
+        let given = [("REDIS_URL", "redis://a")];
+        assert!(found("REDIS_HOST", "a", &given).warnings.is_empty());
     }
 
     #[test]
@@ -183,8 +228,6 @@ mod tests {
             ("REDIS_PORT", "tcp://10.0.0.1:6379"),
             ("REDIS_PORT_6379_TCP", "tcp://10.0.0.1:6379"),
             ("REDIS_SERVICE_HOST", "10.0.0.1"),
-            ("REDIS_HOST", "redis"),
-            ("REDIS_PASSWORD", "hush"),
             ("TOKEND_PORT", "tcp://10.0.0.1:3000"),
             ("TOKEND_SERVICE_PORT_HTTP", "3000"),
             ("TOKEND_URL", "http://tokend"),

@@ -98,7 +98,7 @@ pub enum TraceSampler {
 pub(super) fn read(env: &Env, read: &mut Reader) -> Option<TraceSettings> {
     let endpoint = target(env, read)?;
     let exporting = exporting(env, read);
-    let attributes = read.hidden(
+    let attributes = read.take(
         "OTEL_RESOURCE_ATTRIBUTES",
         env.otel_resource_attributes.clone(),
         Vec::new(),
@@ -107,7 +107,7 @@ pub(super) fn read(env: &Env, read: &mut Reader) -> Option<TraceSettings> {
     let named = attributes.iter().find(|(name, _)| name == "service.name");
     let named = named.map_or_else(|| "tokend".to_owned(), |(_, value)| value.clone());
     let service_name = env.otel_service_name.clone();
-    let service_name = read.hidden("OTEL_SERVICE_NAME", service_name, named, name);
+    let service_name = read.take("OTEL_SERVICE_NAME", service_name, named, name);
     let (sampler, parent_based) = sampling(env, read);
     let delay = env.otel_bsp_schedule_delay.clone();
     let delay = read.take("OTEL_BSP_SCHEDULE_DELAY", delay, 5_000, |text| {

@@ -275,7 +275,7 @@ impl From<StoreError> for Problem {
             .caused_by(cause),
             StoreError::OutcomeUnknown(_) => Self::new(
                 Slug::OutcomeUnknown,
-                "the store did not answer; retry with the same Idempotency-Key, or, an exchange, within 10 s",
+                "the store did not answer; retry with the same Idempotency-Key, or an exchange or a refresh within ROTATION_RETRY",
             )
             .caused_by(cause),
             StoreError::Protocol(_) => Self::internal(cause),

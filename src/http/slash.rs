@@ -1,6 +1,6 @@
 //! A document is found with a slash at the end of its path too: `/docs/` is `/docs`.
 //!
-//! Only for GET, HEAD and OPTIONS, which change nothing, and only where a GET is answered: `POST /tokens/assign/`
+//! Only for GET and HEAD, which change nothing, and only where a GET is answered: `POST /tokens/assign/`
 //! is a misspelt path, and grants nothing. The answer is the document itself. A redirect would be a success to a probe
 //! of `/readyz/`, whatever the state of the service, and an error to a client that does not follow it.
 
@@ -33,10 +33,7 @@ pub async fn trim_slash(
 
 /// The address of the document, where the path as it stands is unknown.
 fn without_slash(request: &ServiceRequest) -> Option<Uri> {
-    let safe = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS
-    );
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD);
     if !safe || request.match_pattern().is_some() {
         return None;
     }

@@ -46,7 +46,8 @@ slugs! {
         "The login failed. The answer is the same whether the user is unknown or the password is \
          wrong, so that nobody can find out who has an account.";
     InvalidGrant "invalid-grant" UNAUTHORIZED "The refresh token is not valid"
-        "The refresh token is unknown, expired or revoked. Log in again.";
+        "The refresh token is unknown, expired or revoked, or its session has a newer one since less than \
+         10 s. Use the newest token of the session; without one, log in again.";
     TokenReused "token-reused" UNAUTHORIZED "The refresh token was used before"
         "The refresh token was already exchanged, and its successor was used or the time for retries \
          (`ROTATION_RETRY`, 60 s unless it is set) has passed. Since that can mean a stolen token, the \

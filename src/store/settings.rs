@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fred::interfaces::HashesInterface;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,9 @@ use crate::token::{Setting, Settings, StoreError};
 
 /// Time between two comparisons. Nothing is sent unless a replica has joined.
 const COMPARE: Duration = Duration::from_secs(1);
+/// After this long without a difference, the next one is news: longer than the pauses of a replica that crashes again
+/// and again.
+const FORGET: Duration = Duration::from_mins(10);
 /// Most replicas that a line names.
 const NAMES_MAX: usize = 3;
 /// Most characters of a value that a line shows.
@@ -102,6 +105,23 @@ pub(super) struct Difference<'a> {
     views: Vec<(&'a Setting, Vec<&'a str>)>,
 }
 
+impl Difference<'_> {
+    /// Whether it is about a list of keys.
+    pub fn is_of_keys(&self) -> bool {
+        let mut values = self.views.iter().map(|(value, _)| *value);
+        values.any(|value| matches!(value, Setting::Keys(_)))
+    }
+
+    /// The values that do not agree with this one.
+    fn disagreeing(&self, own: Option<&Setting>) -> BTreeSet<String> {
+        let values = self.views.iter().map(|(value, _)| *value);
+        values
+            .filter(|value| own.is_some_and(|own| !own.agrees(value)))
+            .map(ToString::to_string)
+            .collect()
+    }
+}
+
 impl fmt::Display for Difference<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, (value, names)) in self.views.iter().enumerate() {
@@ -168,32 +188,38 @@ pub(super) fn differences_of_any<'a>(all: &[&'a Shared]) -> Vec<Difference<'a>> 
     found.into_values().collect()
 }
 
-/// What the log has been told: per variable, the values of the others.
+/// What the log has: per variable, the values that disagree with this replica's, and when one of them was last seen.
 #[derive(Default)]
-struct Told(BTreeMap<String, BTreeSet<String>>);
+struct Logged(BTreeMap<String, (BTreeSet<String>, Instant)>);
 
-impl Told {
-    /// The differences that the log does not have yet, and the variables that are alike again. A replica that joins with
-    /// a value that the log has is no news.
-    fn news<'a>(&mut self, found: &'a [Difference<'a>]) -> (Vec<&'a Difference<'a>>, Vec<String>) {
-        let values = |it: &Difference<'_>| -> BTreeSet<String> {
-            it.views
-                .iter()
-                .map(|(value, _)| value.to_string())
-                .collect()
-        };
-        let now: BTreeMap<_, _> = found
-            .iter()
-            .map(|it| (it.variable.to_owned(), values(it)))
-            .collect();
-        let is_new = |it: &&Difference<'_>| {
-            let before = self.0.get(it.variable);
-            before.is_none_or(|before| !now[it.variable].is_subset(before))
-        };
-        let new = found.iter().filter(is_new).collect();
-        let gone = self.0.keys().filter(|name| !now.contains_key(*name));
-        let gone = gone.cloned().collect();
-        self.0 = now;
+impl Logged {
+    /// The differences that the log does not have yet, and the variables that have not differed for [`FORGET`]. A replica
+    /// that joins, leaves or restarts with a value that the log has is no news.
+    fn news<'a>(
+        &mut self,
+        own: &Shared,
+        found: &'a [Difference<'a>],
+        now: Instant,
+    ) -> (Vec<&'a Difference<'a>>, Vec<String>) {
+        let mut new = Vec::new();
+        for it in found {
+            let values = it.disagreeing(own.settings.get(it.variable));
+            let entry = self.0.entry(it.variable.to_owned());
+            let (logged, seen) = entry.or_insert_with(|| (BTreeSet::new(), now));
+            *seen = now;
+            if !values.is_subset(logged) {
+                logged.extend(values);
+                new.push(it);
+            }
+        }
+        let mut gone = Vec::new();
+        self.0.retain(|name, (_, seen)| {
+            let stays = now.duration_since(*seen) < FORGET;
+            if !stays {
+                gone.push(name.clone());
+            }
+            stays
+        });
         (new, gone)
     }
 }
@@ -205,7 +231,7 @@ pub(super) async fn keep_comparing(inner: &Inner) {
     own.settings.keys().for_each(|name| gauge(name).set(0));
     let mut stop = inner.redis.stop_signal();
     let mut others: BTreeMap<String, Shared> = BTreeMap::new();
-    let mut told = Told::default();
+    let mut logged = Logged::default();
     loop {
         tokio::select! {
             () = tokio::time::sleep(COMPARE) => {}
@@ -227,15 +253,15 @@ pub(super) async fn keep_comparing(inner: &Inner) {
             let count = it.map_or(0, |it| i64::try_from(it.others).unwrap_or(i64::MAX));
             gauge(name).set(count);
         }
-        let (new, gone) = told.news(&found);
+        let (new, gone) = logged.news(own, &found, Instant::now());
         for it in new {
             warn!(
-                "{} differs between replicas of this data set: {it}. Give all the same: docs/OPERATIONS.md, TokendSettingsDiffer",
+                "{} differs between replicas of this data set: {it}. See docs/OPERATIONS.md, TokendSettingsDiffer",
                 it.variable
             );
         }
         for name in gone {
-            info!("{name} is the same on all replicas again");
+            info!("{name} has not differed between replicas for 10 minutes");
         }
     }
 }
@@ -299,22 +325,29 @@ mod tests {
     }
 
     #[test]
-    fn the_log_has_each_change_once() {
+    fn the_log_has_each_value_once_until_nothing_has_differed_for_a_while() {
         let (a, b, c) = (shared("a", "x"), shared("b", "y"), shared("c", "z"));
-        let mut log = Told::default();
-        let mut news = |all: &[&Shared]| {
+        let (mut log, mut now) = (Logged::default(), Instant::now());
+        let mut news = |all: &[&Shared], later: Duration| {
+            now += later;
             let found = differences(&a, all);
-            let (new, gone) = log.news(&found);
+            let (new, gone) = log.news(&a, &found, now);
             (new.len(), gone.len())
         };
-        assert_eq!(news(&[&a]), (0, 0));
-        assert_eq!(news(&[&a, &b]), (1, 0));
-        assert_eq!(news(&[&a, &b]), (0, 0));
-        assert_eq!(news(&[&a, &b, &b]), (0, 0), "a value that the log has");
-        assert_eq!(news(&[&a, &b, &c]), (1, 0), "another value");
-        assert_eq!(news(&[&a, &c]), (0, 0));
-        assert_eq!(news(&[&a]), (0, 1));
-        assert_eq!(news(&[&a, &b]), (1, 0), "it comes back");
+        let second = Duration::from_secs(1);
+        assert_eq!(news(&[&a], second), (0, 0));
+        assert_eq!(news(&[&a, &b], second), (1, 0));
+        assert_eq!(
+            news(&[&a, &b, &b], second),
+            (0, 0),
+            "a value that the log has"
+        );
+        assert_eq!(news(&[&a, &a, &b], second), (0, 0), "one that agrees joins");
+        assert_eq!(news(&[&a, &b, &c], second), (1, 0), "another value");
+        assert_eq!(news(&[&a], second), (0, 0));
+        assert_eq!(news(&[&a, &b], second), (0, 0), "it restarts");
+        assert_eq!(news(&[&a], FORGET), (0, 1));
+        assert_eq!(news(&[&a, &b], second), (1, 0), "it comes back");
     }
 
     #[test]

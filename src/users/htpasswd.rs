@@ -73,8 +73,9 @@ fn parse(text: &Text) -> Read {
         let number = line.number;
         let named = line.text().map_err(|_| "is not UTF-8 text".to_owned());
         let user = named.and_then(split).and_then(|(name, hash)| {
-            if let Some(before) = seen.insert(name.clone(), number) {
-                return Err(format!("{name}: is in line {before} already"));
+            let first = *seen.entry(name.clone()).or_insert(number);
+            if first != number {
+                return Err(format!("{name}: is in line {first} already"));
             }
             check(&name, hash)?;
             Ok((name, hash.to_owned()))

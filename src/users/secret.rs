@@ -8,6 +8,8 @@ use crate::auth::precis::{self, Refused};
 use crate::auth::user::UserName;
 use crate::cli::error::Failure;
 
+/// What some shells put in front of what they pipe.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Shortest password, in characters (NIST SP 800-63B, section 5.1.1.1).
 const PASSWORD_CHARS_MIN: usize = 8;
 
@@ -44,6 +46,7 @@ fn line(input: impl Read) -> Result<String, Failure> {
             line.pop();
         }
     }
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line).to_vec();
     String::from_utf8(line).map_err(|_| Failure::usage("the password must be UTF-8 text"))
 }
 
@@ -90,6 +93,7 @@ mod tests {
         for (input, expected) in [
             ("correct horse\n", "correct horse"),
             ("correct horse\r\n", "correct horse"),
+            ("\u{feff}correct horse\r\n", "correct horse"),
             (" correct horse ", " correct horse "),
             ("correct horse\nmore", "correct horse"),
             ("", ""),

@@ -87,6 +87,21 @@ fn a_keep_alive_of_a_free_token_prints_it_and_says_that_the_lease_is_lost() {
 }
 
 #[test]
+fn a_keep_alive_that_is_refused_says_by_its_code_that_the_lease_is_lost() {
+    for (slug, status, code) in [
+        ("lease-lost", 409, 76),
+        ("not-held", 409, 76),
+        ("token-not-found", 404, 76),
+        ("invalid-request", 400, 1),
+        ("store-unavailable", 503, 69),
+    ] {
+        let service = Service::start(move |_, _| problem(slug, status));
+        let output = service.run(&["keep-alive", "seat-1"]);
+        assert_eq!(output.status.code(), Some(code), "{slug}");
+    }
+}
+
+#[test]
 fn a_service_that_is_not_there_is_69() {
     // Bound and dropped at once: nobody listens there.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -11,6 +11,7 @@ use super::timing::{Step, Timing};
 use crate::cli::client::{AssignRequest, Client, Grant};
 use crate::cli::duration;
 use crate::cli::error::{CallError, Failure, slug};
+use crate::cli::output;
 use crate::token::{IdempotencyKey, PoolName, WAIT_MAX};
 
 /// Tries after an unknown outcome where `--wait-for` sets no limit: the service remembers the key,
@@ -26,8 +27,12 @@ const PAUSE_UNKNOWN: Duration = Duration::from_millis(250);
 /// At most this much more, at random: many who wait for one pool should not all come at once.
 const JITTER_MS_MAX: u64 = 250;
 /// After a signal, asking for a grant that may exist takes at most this long, and so does giving it
-/// back. The user waits for the prompt; a grant that is missed lapses at its deadline.
-pub const PARTING_MAX: Duration = Duration::from_millis(500);
+/// back: enough for a slow network. Where the service answers, both take two round trips together. A
+/// second signal ends them.
+pub const PARTING_MAX: Duration = Duration::from_secs(2);
+/// The request after a signal waits this long. A request that waits leaves the line when its time is
+/// over; one that does not wait would leave the place in line to be offered a token for 2 s more.
+const PARTING_WAIT: Duration = Duration::from_millis(1);
 
 /// A grant, and its timing from the moment before it was asked for.
 pub struct Acquired {
@@ -66,7 +71,7 @@ pub async fn acquire(
         let outcome = tokio::select! {
             outcome = attempt(client, pool, &request, &key) => outcome,
             signal = signals.recv() => {
-                let granted = find(client, pool, &request, &key).await;
+                let granted = find(client, pool, &request, &key, signals).await;
                 return Ok(Outcome::Interrupted(signal, granted));
             }
         };
@@ -83,7 +88,7 @@ pub async fn acquire(
             () = tokio::time::sleep(pause + jitter(left)) => {}
             signal = signals.recv() => {
                 let granted = match error.may_have_run() {
-                    true => find(client, pool, &request, &key).await,
+                    true => find(client, pool, &request, &key, signals).await,
                     false => None,
                 };
                 return Ok(Outcome::Interrupted(signal, granted));
@@ -141,17 +146,40 @@ async fn ask(
     Ok(Acquired { grant, timing })
 }
 
-/// The grant that a request brought which a signal cut off, if it brought one: a grant made under a
-/// key outlives its request. Cutting it off ends its wait, so none comes later.
+/// The grant of a request that a signal cut off, if it has one: a grant made under a key outlives
+/// its request. The same key stands in the same place in line, and leaves it.
 async fn find(
     client: &Client,
     pool: &PoolName,
     request: &AssignRequest,
     key: &IdempotencyKey,
+    signals: &mut SignalStream,
 ) -> Option<Acquired> {
-    let request = without_waiting(request);
-    let found = tokio::time::timeout(PARTING_MAX, ask(client, pool, &request, key));
-    found.await.ok()?.ok()
+    let request = AssignRequest {
+        wait_seconds: request
+            .wait_seconds
+            .as_ref()
+            .map(|_| duration::seconds(PARTING_WAIT)),
+        ..request.clone()
+    };
+    let asked = async {
+        loop {
+            match ask(client, pool, &request, key).await {
+                Ok(acquired) => return Some(acquired),
+                Err(CallError::Refused(problem)) if problem.status < 500 => return None,
+                Err(_) => tokio::time::sleep(PAUSE_UNKNOWN).await,
+            }
+        }
+    };
+    tokio::select! {
+        found = asked => return found,
+        () = tokio::time::sleep(PARTING_MAX) => {}
+        _ = signals.recv() => {}
+    }
+    output::say(
+        "the service did not say whether it had granted a token; such a lease ends by itself at its deadline",
+    );
+    None
 }
 
 fn without_waiting(request: &AssignRequest) -> AssignRequest {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::task::JoinHandle;
 
+use super::Lease;
 use super::clock::Moment;
 use super::process::{Running, SignalStream};
 use super::timing::{Step, Timing};
-use super::{Lease, says_lost};
 use crate::cli::error::CallError;
 use crate::cli::{duration, output};
 
@@ -82,7 +82,7 @@ pub async fn hold(
                     }
                     // A fence rules this out, but no answer without a lease may pass for one.
                     Ok(None) => (timing, loss) = lost(timing, &running, "it is not held"),
-                    Err(error) if says_lost(&error) => {
+                    Err(error) if error.says_lost() => {
                         (timing, loss) = lost(timing, &running, &error.to_string());
                     }
                     Err(error) => {
@@ -145,7 +145,10 @@ fn lost(timing: Timing, running: &Running, why: &str) -> (Timing, Option<Loss>) 
 
 fn unconfirmed(left: Duration, trouble: Option<&CallError>) -> String {
     let why = trouble.map_or_else(
-        || "it can be held no longer, or this machine was asleep".to_owned(),
+        || {
+            "its pool lets nobody hold a token longer (max_hold), or this machine was asleep"
+                .to_owned()
+        },
         ToString::to_string,
     );
     let left = duration::human(left);

@@ -22,7 +22,7 @@ use self::hold::Ended;
 use self::process::{Running, SignalStream};
 use self::timing::Timing;
 use super::client::{AssignRequest, Client, TokenRequest};
-use super::error::{CallError, EXIT_LEASE_LOST, Failure, slug};
+use super::error::{CallError, EXIT_LEASE_LOST, Failure};
 use super::{duration, output};
 use crate::token::{Holder, PoolName, TokenValue};
 
@@ -31,7 +31,8 @@ pub const HELP: &str = "\
 COMMAND finds the token in TOKEND_TOKEN, the number of its grant in TOKEND_FENCE and the pool in
 TOKEND_POOL. The lease is kept alive while COMMAND runs and given back when it ends.
 
-A signal while it waits for a token ends it at once, with 128+n; a grant made in that moment is given back.
+A signal while it waits for a token ends it at once, with 128+n; a grant made in that moment is given back. Where the
+service does not answer, that takes 2 s, or until a second signal.
 
 SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to COMMAND. In the foreground
 of a terminal SIGINT and SIGQUIT are not: a typed ^C reaches COMMAND from the terminal itself.
@@ -126,7 +127,11 @@ pub async fn run(client: Client, args: LeaseArgs) -> Result<ExitCode, Failure> {
         client,
     };
     if let Some(signal) = interrupted {
-        if lease.give_back(PARTING_MAX).await == GivenBack::No {
+        let given_back = tokio::select! {
+            given_back = lease.give_back(PARTING_MAX) => given_back,
+            _ = signals.recv() => GivenBack::No,
+        };
+        if given_back == GivenBack::No {
             say_it_lapses(timing);
         }
         return Ok(ExitCode::from(process::code_of_signal(signal)));
@@ -206,8 +211,8 @@ impl Lease {
             match self.unblock().await {
                 Ok(()) => return GivenBack::Yes,
                 // Our own earlier try, whose answer went missing, is no loss.
-                Err(error) if says_lost(&error) && may_be_done => return GivenBack::Yes,
-                Err(error) if says_lost(&error) => return GivenBack::WasLost,
+                Err(error) if error.says_lost() && may_be_done => return GivenBack::Yes,
+                Err(error) if error.says_lost() => return GivenBack::WasLost,
                 Err(error) => may_be_done |= error.may_have_run(),
             }
             if attempt < GIVE_BACK_TRIES {
@@ -216,14 +221,6 @@ impl Lease {
         }
         GivenBack::No
     }
-}
-
-/// Whether this answer means that the token is not ours (any more). Everything else may pass.
-fn says_lost(error: &CallError) -> bool {
-    matches!(
-        error.slug(),
-        Some(slug::LEASE_LOST | slug::NOT_HELD | slug::TOKEN_NOT_FOUND | slug::POOL_NOT_FOUND)
-    )
 }
 
 /// Who we are, for whoever looks at the pool and wonders.

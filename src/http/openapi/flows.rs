@@ -252,7 +252,7 @@ fn exchange() -> Entry {
         .describe(
             "The token given in is dead, its successor lives a full lifetime; `meta` is merged into the \
              metadata, field by field. A retry within `ROTATION_RETRY` (60 seconds unless it is set) \
-             gets the same successor, unless that successor was exchanged meanwhile.",
+             gets the same successor, unless that successor was exchanged meanwhile; its `meta` is ignored.",
         )
         .takes(
             Shape::of::<ExchangeRequest>().ignoring_others(),

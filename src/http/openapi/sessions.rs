@@ -186,8 +186,9 @@ fn sessions() -> Vec<Entry> {
         with_refresh_token(post("/auth/refresh", "refresh_session", "Renew a session's tokens"))
             .describe(
                 "The refresh token rotates. A retry within `ROTATION_RETRY` (60 seconds unless it is set) \
-                 gets the same successor, unless that successor was used meanwhile. Any other use of an \
-                 old refresh token counts as theft and ends the session.",
+                 gets the same successor, unless that successor was used meanwhile. Within 10 seconds of \
+                 a refresh an older refresh token is only refused (`invalid-grant`). Any other use of an old one \
+                 counts as theft and ends the session (`token-reused`).",
             )
             .answers::<SessionTokens>(200, "New tokens.", tokens_example())
             .problems(&[Slug::InvalidGrant, Slug::TokenReused]),

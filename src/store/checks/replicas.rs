@@ -71,9 +71,14 @@ fn judge(here: &Shared, said: &[Option<Shared>]) -> Vec<Finding> {
 fn differs(difference: &Difference<'_>) -> Finding {
     let variable = difference.variable;
     let found = format!("{variable} differs: {difference}");
-    Finding::new(CHECK, Grade::Warn, found).mend(format!(
-        "give every replica the same {variable}, and restart those that have another"
-    ))
+    Finding::new(CHECK, Grade::Warn, found).mend(if difference.is_of_keys() {
+        format!(
+            "append the missing key to {variable} of each replica that lacks it and restart these; do not remove a key \
+             that another replica signs with"
+        )
+    } else {
+        format!("give every replica the same {variable}, and restart those that have another")
+    })
 }
 
 #[cfg(test)]

@@ -74,10 +74,8 @@ async fn a_document_is_found_with_a_slash_behind_it_and_a_verb_is_not() {
         let slashed = server.get(&format!("{path}/")).await;
         assert_eq!((plain.status, slashed.status), (200, 200), "{path}");
         assert_eq!(plain.body, slashed.body, "{path}");
-        for method in [Method::HEAD, Method::OPTIONS] {
-            let told = answer(server.request(method, &format!("{path}/"))).await;
-            assert!(told.status < 300, "{path}");
-        }
+        let head = answer(server.request(Method::HEAD, &format!("{path}/"))).await;
+        assert_eq!(head.status, 200, "{path}");
     }
     let held = server.get("/v1/pools/seats/tokens/?state=held").await;
     assert_eq!(held.json(200), json!({"tokens": []}), "the query stays");
@@ -87,6 +85,8 @@ async fn a_document_is_found_with_a_slash_behind_it_and_a_verb_is_not() {
         (Method::OPTIONS, "/tokens/assign/"),
         (Method::POST, "/v1/pools/seats/assign/"),
         (Method::DELETE, "/v1/pools/seats/"),
+        // `Allow` would name PUT and DELETE, which are refused here.
+        (Method::OPTIONS, "/v1/pools/seats/"),
         (Method::PUT, "/v1/pools/other/"),
         (Method::POST, "/token/"),
         (Method::GET, "/docs//"),

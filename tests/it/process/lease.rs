@@ -199,3 +199,32 @@ async fn a_wait_that_a_signal_ends_leaves_no_token_held() {
         .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_a_signal_ends_leaves_its_place_in_line() {
+    let directory = Directory::new();
+    let service = service(&directory).await;
+    let asked = json!({"lifetime": 3_600});
+    let (_, held) = service.post("/v1/pools/seats/assign", asked).await;
+    let waits = ["lease", "seats", "--wait-for", "10m", "--", "sleep", "600"];
+    let mut child = service
+        .cli(&directory, &waits)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("tokend runs");
+    eventually("it waits", async || {
+        let line = "tokend_waiters{pool=\"seats\"} 1\n";
+        service.metrics().await.contains(line)
+    })
+    .await;
+    crate::support::signal(child.id(), "TERM");
+    assert_eq!(wait(&mut child).await.code(), Some(143));
+    let token = json!({"token": "seat-1", "fence": held["fence"]});
+    let (status, _) = service.post("/v1/pools/seats/unblock", token).await;
+    assert_eq!(status, 200);
+    let (status, grant) = service.post("/v1/pools/seats/assign", json!({})).await;
+    assert_eq!(
+        status, 200,
+        "the token went to a waiter that is gone: {grant}"
+    );
+}

@@ -214,7 +214,7 @@ async fn a_protocol_that_is_not_spoken_ends_the_start() {
     assert_eq!(process.until_ended().await.code(), Some(78));
     eventually("all mistakes are told", async || {
         let told = process.log().concat();
-        told.contains("OTEL_EXPORTER_OTLP_PROTOCOL=\"grpc\" must be http/protobuf")
+        told.contains("OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf")
             && told.contains("OTEL_EXPORTER_OTLP_HEADERS must be headers")
     })
     .await;
