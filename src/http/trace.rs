@@ -14,7 +14,7 @@ pub const TRACERESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 /// the log.
 const ROUTINE: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// Whether it is a probe or a scrape. `OPTIONS /` and `OPTIONS *` are what HAProxy asks unless it is told what to ask.
+/// Whether it is a probe or a scrape. `OPTIONS /` and `OPTIONS *` are default checks of HAProxy.
 pub fn is_routine(request: &ServiceRequest) -> bool {
     let route = request.match_pattern();
     let check = request.method() == Method::OPTIONS && matches!(request.path(), "/" | "*");

@@ -1,7 +1,7 @@
 //! `tokend lease` against a real service.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use serde_json::json;
 
@@ -165,6 +165,23 @@ async fn a_lease_that_was_waited_for_longer_than_it_lasts_is_kept() {
     );
 }
 
+async fn waiters(service: &Tokend, count: u32) -> bool {
+    let line = format!("tokend_waiters{{pool=\"seats\"}} {count}\n");
+    service.metrics().await.contains(&line)
+}
+
+/// A `tokend lease` that stands in line.
+async fn waiting(service: &Tokend, directory: &Directory) -> Child {
+    let waits = ["lease", "seats", "--wait-for", "10m", "--", "sleep", "600"];
+    let child = service
+        .cli(directory, &waits)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("tokend runs");
+    eventually("it waits", async || waiters(service, 1).await).await;
+    child
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_that_a_signal_ends_leaves_no_token_held() {
     let directory = Directory::new();
@@ -173,17 +190,7 @@ async fn a_wait_that_a_signal_ends_leaves_no_token_held() {
     for (signal, code) in [("TERM", 143), ("HUP", 129)] {
         let asked = json!({"lifetime": 3_600});
         let (_, held) = service.post("/v1/pools/seats/assign", asked).await;
-        let waits = ["lease", "seats", "--wait-for", "10m", "--", "sleep", "600"];
-        let mut child = service
-            .cli(&directory, &waits)
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("tokend runs");
-        let waiters = async |count: u32| {
-            let line = format!("tokend_waiters{{pool=\"seats\"}} {count}\n");
-            service.metrics().await.contains(&line)
-        };
-        eventually("it waits", async || waiters(1).await).await;
+        let mut child = waiting(&service, &directory).await;
         // In the very moment in which the token comes free.
         let token = json!({"token": "seat-1", "fence": held["fence"]});
         let unblock = service.post("/v1/pools/seats/unblock", token);
@@ -191,7 +198,7 @@ async fn a_wait_that_a_signal_ends_leaves_no_token_held() {
         let ((status, _), ()) = tokio::join!(unblock, kill);
         assert_eq!(status, 200);
         assert_eq!(wait(&mut child).await.code(), Some(code));
-        eventually("it has left", async || waiters(0).await).await;
+        eventually("it has left", async || waiters(&service, 0).await).await;
         eventually("the token is free", async || {
             let (_, pool) = service.get("/v1/pools/seats").await;
             pool["free"] == 1
@@ -206,17 +213,7 @@ async fn a_wait_that_a_signal_ends_leaves_its_place_in_line() {
     let service = service(&directory).await;
     let asked = json!({"lifetime": 3_600});
     let (_, held) = service.post("/v1/pools/seats/assign", asked).await;
-    let waits = ["lease", "seats", "--wait-for", "10m", "--", "sleep", "600"];
-    let mut child = service
-        .cli(&directory, &waits)
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("tokend runs");
-    eventually("it waits", async || {
-        let line = "tokend_waiters{pool=\"seats\"} 1\n";
-        service.metrics().await.contains(line)
-    })
-    .await;
+    let mut child = waiting(&service, &directory).await;
     crate::support::signal(child.id(), "TERM");
     assert_eq!(wait(&mut child).await.code(), Some(143));
     let token = json!({"token": "seat-1", "fence": held["fence"]});
