@@ -54,8 +54,7 @@ impl Text {
                 "it has NUL bytes, as UTF-16 text has: save it as UTF-8",
             ));
         }
-        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
-        Ok(Self(bytes.to_vec()))
+        Ok(Self(without_mark(bytes).to_vec()))
     }
 
     /// All of it, every line ended by LF.
@@ -124,6 +123,11 @@ impl<'a> Line<'a> {
     pub fn is_comment(&self) -> bool {
         self.bytes.trim_ascii_start().starts_with(b"#")
     }
+}
+
+/// What follows a byte order mark, if there is one.
+pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
 fn invalid(why: &str) -> Error {

@@ -57,7 +57,7 @@ impl Inner {
         let NewTokens::Import(tokens) = &request.tokens else {
             return Ok(Cow::Borrowed(request));
         };
-        if tokens.iter().all(|token| token.given() == token.value()) {
+        if !tokens.iter().any(NewToken::is_respelled) {
             return Ok(Cow::Borrowed(request));
         }
         let looks = stream::iter(tokens.clone()).map(|token| self.respell(pool, token));
@@ -69,7 +69,7 @@ impl Inner {
     }
 
     async fn respell(&self, pool: &PoolName, mut token: NewToken) -> Result<NewToken, StoreError> {
-        if token.given() != token.value() && self.has(pool, token.given()).await? {
+        if token.is_respelled() && self.has(pool, token.given()).await? {
             token.keep_as_given();
         }
         Ok(token)

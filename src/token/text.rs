@@ -174,16 +174,19 @@ impl TokenValue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewToken {
     given: TokenValue,
-    value: TokenValue,
+    /// Its spelling in NFC, if that is another one.
+    nfc: Option<TokenValue>,
 }
 
 impl NewToken {
     /// # Errors
     /// As [`TokenValue::parse_new`].
     pub fn parse(value: &str) -> Result<Self, Invalid> {
-        let given = TokenValue::parse_new(value)?;
-        let value = given.nfc().unwrap_or_else(|| given.clone());
-        Ok(Self { given, value })
+        let nfc = strict(value, "a token", TOKEN_BYTES_MAX)?;
+        Ok(Self {
+            nfc: (nfc != value).then(|| TokenValue(nfc.into_owned())),
+            given: TokenValue(value.to_owned()),
+        })
     }
 
     /// As the caller gave it.
@@ -195,12 +198,18 @@ impl NewToken {
     /// As the pool gets it.
     #[must_use]
     pub fn value(&self) -> &TokenValue {
-        &self.value
+        self.nfc.as_ref().unwrap_or(&self.given)
+    }
+
+    /// Whether the pool gets it in another spelling than it was given.
+    #[must_use]
+    pub fn is_respelled(&self) -> bool {
+        self.nfc.is_some()
     }
 
     /// The pool has it as it was given.
     pub fn keep_as_given(&mut self) {
-        self.value = self.given.clone();
+        self.nfc = None;
     }
 }
 

@@ -7,9 +7,8 @@ use crate::auth::password::PASSWORD_BYTES_MAX;
 use crate::auth::precis::{self, Refused};
 use crate::auth::user::UserName;
 use crate::cli::error::Failure;
+use crate::text::without_mark;
 
-/// What some shells put in front of what they pipe.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Shortest password, in characters (NIST SP 800-63B, section 5.1.1.1).
 const PASSWORD_CHARS_MIN: usize = 8;
 
@@ -46,8 +45,9 @@ fn line(input: impl Read) -> Result<String, Failure> {
             line.pop();
         }
     }
-    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line).to_vec();
-    String::from_utf8(line).map_err(|_| Failure::usage("the password must be UTF-8 text"))
+    // Some shells put a byte order mark in front of what they pipe.
+    String::from_utf8(without_mark(&line).to_vec())
+        .map_err(|_| Failure::usage("the password must be UTF-8 text"))
 }
 
 /// The one form that all spellings of a password have.

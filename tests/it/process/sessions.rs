@@ -76,22 +76,28 @@ async fn what_is_missing_is_told_in_one_line() {
     }
 }
 
+/// A start that `JWT_PRIVATE_KEY_FILE` must refuse.
+async fn refused_with(directory: &Directory, key_file: &str) -> Ran {
+    let namespace = new_namespace();
+    let mut command = tokend(directory);
+    command
+        .args(["serve", "--port", "0"])
+        .env("REDIS_URL", redis_url().await)
+        .env("KEY_PREFIX", namespace)
+        .env("JWT_PRIVATE_KEY_FILE", key_file)
+        .env("REFRESH_TOKEN_SECRET", "x".repeat(32));
+    let ran = tokio::task::spawn_blocking(move || command.output()).await;
+    let ran = Ran::from(ran.expect("no panic").expect("tokend runs"));
+    assert_eq!(ran.code, Some(78), "{}", ran.stderr);
+    ran
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_file_that_cannot_be_used_refuses_to_start() {
     let directory = Directory::new();
     directory.write("bad.pem", "-----BEGIN NONSENSE-----\nSECRETTEXT\n");
     for file in ["missing.pem", "bad.pem"] {
-        let namespace = new_namespace();
-        let mut command = tokend(&directory);
-        command
-            .args(["serve", "--port", "0"])
-            .env("REDIS_URL", redis_url().await)
-            .env("KEY_PREFIX", namespace)
-            .env("JWT_PRIVATE_KEY_FILE", file)
-            .env("REFRESH_TOKEN_SECRET", "x".repeat(32));
-        let ran = tokio::task::spawn_blocking(move || command.output()).await;
-        let ran = Ran::from(ran.expect("no panic").expect("tokend runs"));
-        assert_eq!(ran.code, Some(78), "{}", ran.stderr);
+        let ran = refused_with(&directory, file).await;
         let place = if file == "bad.pem" { file } else { "file 1" };
         assert!(ran.stderr.contains(place), "{}", ran.stderr);
         assert!(!ran.stderr.contains("SECRETTEXT"), "{}", ran.stderr);
@@ -110,16 +116,7 @@ async fn a_key_in_the_place_of_a_path_is_not_in_the_log() {
         body,
     ] {
         let directory = Directory::new();
-        let namespace = new_namespace();
-        let mut command = tokend(&directory);
-        command
-            .args(["serve", "--port", "0"])
-            .env("REDIS_URL", redis_url().await)
-            .env("KEY_PREFIX", namespace)
-            .env("JWT_PRIVATE_KEY_FILE", given);
-        let ran = tokio::task::spawn_blocking(move || command.output()).await;
-        let ran = Ran::from(ran.expect("no panic").expect("tokend runs"));
-        assert_eq!(ran.code, Some(78), "{}", ran.stderr);
+        let ran = refused_with(&directory, given).await;
         assert!(
             ran.stderr.contains("JWT_PRIVATE_KEY_FILE"),
             "{}",
